@@ -243,10 +243,17 @@ impl Lens {
         }
         let checked = (0..arch.n_layers).map(|layer| self.site.at(layer).named_in(arch).check(arch));
         let (there, not): (Vec<_>, Vec<_>) = checked.partition(Result::is_ok);
-        match not.into_iter().find_map(Result::err).filter(|_| there.is_empty()) {
-            Some(why) => Err(AnalysisError::Bad(why.to_string())),
-            None => Ok(there.into_iter().flatten().collect()),
+        if let Some(why) = not.into_iter().find_map(Result::err).filter(|_| there.is_empty()) {
+            return Err(AnalysisError::Bad(why.to_string()));
         }
+        // What a recurrent mixer alone reads is never in the stream.
+        let fed = |site: &Site| arch.layers[site.layer].feeds() && matches!(site.kind, AttnOut | MlpOut);
+        let added: Vec<Site> = there.into_iter().flatten().filter(|site| !fed(site)).collect();
+        if added.is_empty() {
+            let why = format!("{}: `{}` is added to the residual stream in no layer", param("site"), self.site);
+            return Err(AnalysisError::Bad(why));
+        }
+        Ok(added)
     }
 
     /// What the lens shows of one prompt's streams, the last layer's at their end, `[sites + 1][positions, d_model]` each.

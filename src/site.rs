@@ -18,11 +18,13 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SiteKind {
     /// What enters layer 0: the token's embedding, scaled where the family scales it, plus the position's where the
-    /// family learns one. Per-layer embeddings are made of it too, beside the token itself. `[rows, d_model]`, no layer.
+    /// family learns one. Per-layer embeddings are made of it too, beside the token itself, and some attention reads it. `[rows, d_model]`,
+    /// no layer.
     Embed,
     /// The residual stream before a layer. `[rows, d_model]`
     ResidPre,
-    /// What the attention reads: after the norm before it, where the family has one. `[rows, d_model]`
+    /// What the attention reads: after the norm before it, where the family has one. `[rows, d_model]`, or twice as wide where it reads
+    /// the embedding beside the residual stream.
     AttnIn,
     /// What the convolution of a recurrent mixer reads: it mixes it with that of the positions before. `[rows, channels]`
     ConvIn,
@@ -58,9 +60,11 @@ pub enum SiteKind {
     HeadOut,
     /// The output projection's output, bias included. `[rows, d_model]`
     AttnOut,
-    /// What attention adds to the residual stream: `attn_out` after the post-norm, where the family has one.
+    /// What attention adds to the residual stream: `attn_out` after the post-norm, where the family has one; what the recurrent mixer
+    /// adds, where that alone does.
     AttnDelta,
-    /// The residual stream between attention and MLP. A family with a parallel residual has none.
+    /// The residual stream between attention and MLP. A family with a parallel residual has none, nor has a layer whose attention and MLP
+    /// add nothing to it.
     ResidMid,
     /// What the MLP reads: after the norm before it, where the family has one. `[rows, d_model]`
     MlpIn,
@@ -284,6 +288,16 @@ impl Site {
         }
     }
 
+    /// Where a pass of this model reaches it: sites come in the order of these. It is that of [`Ord`], but in layers whose channel comes
+    /// before their recurrent mixer.
+    pub(crate) fn flow(self, arch: &Arch) -> (u8, usize, u8, SiteKind) {
+        match self.kind {
+            Embed => (0, 0, 0, self.kind),
+            FinalNorm | Logits => (2, 0, 0, self.kind),
+            _ => (1, self.layer, arch.layers.get(self.layer).map_or(0, |layer| layer.stage(self.kind)), self.kind),
+        }
+    }
+
     /// How many layers, from the first, a pass has gone through or is in where it reaches this site.
     pub fn layers_up_to(self, n_layers: usize) -> usize {
         if self.kind.in_layers() { self.layer + 1 } else { self.first_layer(n_layers) }
@@ -324,7 +338,8 @@ impl Site {
     fn lack(self, arch: &Arch) -> Option<Lack> {
         let why = "its attention and MLP read the residual stream side by side";
         match self.kind {
-            ResidMid => arch.parallel.then_some(Lack { why, nearest: ResidPre }),
+            ResidMid if arch.parallel => Some(Lack { why, nearest: ResidPre }),
+            ResidMid if !arch.layers.get(self.layer)?.feeds() => None,
             PleOut => arch.per_layer.is_none().then_some(per_layer::LACK),
             kind if kind.in_layers() => arch.layers.get(self.layer)?.lacks(kind),
             _ => None,

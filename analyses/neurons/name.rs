@@ -70,6 +70,11 @@ impl Layer {
     /// Why it has no neurons.
     pub fn of(arch: &Arch, layer: usize) -> Result<Self, String> {
         SiteKind::MlpAct.at(layer).check(arch).map_err(|why| why.to_string())?;
+        if arch.layers[layer].feeds() {
+            return Err(format!(
+                "the neurons of layer {layer} add nothing to the residual stream: its recurrent mixer alone reads what they give"
+            ));
+        }
         let channel = &arch.layers[layer].channel;
         let numbering = channel.neurons();
         Ok(Layer { layer, width: numbering.total(), gated: channel.gated(), numbering })

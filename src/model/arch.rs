@@ -8,7 +8,7 @@ pub use super::altup::AltUp;
 pub use super::channel::{Channel, Experts, Groups, Mlp, Numbering, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
-    Alibi, Attention, Both, Carried, Difference, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm,
+    Alibi, Attention, Both, Carried, Difference, Dynamic, Fed, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm,
     Recurrent,
 };
 pub use super::per_layer::PerLayer;
@@ -130,8 +130,42 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// Whether attention and channel come before a recurrent mixer, which alone adds to the residual stream ([`Fed`]).
+    pub fn feeds(&self) -> bool {
+        matches!(self.mixer, Mixer::Both(Both { fed: Some(_), .. }))
+    }
+
+    /// Whether it reads the embedding beside the residual stream.
+    pub fn reads_embedding(&self) -> bool {
+        self.mixer.attention().is_some_and(|attention| attention.beside_embedding)
+    }
+
+    /// In which part of the layer a pass reaches a site: the order of sites within one is that of their kinds.
+    pub(crate) fn stage(&self, kind: SiteKind) -> u8 {
+        use SiteKind::*;
+        match kind {
+            _ if !self.feeds() => 0,
+            Router | MlpIn | MlpGate | MlpPre | MlpAct | SharedOut | ExpertOut | MlpOut => 1,
+            ConvIn | State | MixZ | MixOut | AttnDelta => 2,
+            PleOut | ResidPost => 3,
+            _ => 0,
+        }
+    }
+
+    /// Whether an edit at the kind reaches other positions in the layer by its mixer.
+    pub(crate) fn mixes(&self, kind: SiteKind) -> bool {
+        match self.feeds() {
+            true => self.stage(kind) < 2 || matches!(kind, SiteKind::ConvIn | SiteKind::State),
+            false => kind.is_mixed(),
+        }
+    }
+
     /// Why the layer's mixer or channel lacks a site; nothing where it has it, or the site is neither's.
     pub fn lacks(&self, kind: SiteKind) -> Option<Lack> {
+        if self.feeds() && matches!(kind, SiteKind::ResidMid | SiteKind::MlpDelta) {
+            let nearest = if kind == SiteKind::ResidMid { SiteKind::ResidPost } else { SiteKind::MlpOut };
+            return Some(Lack { why: "the layer's recurrent mixer alone adds to the residual stream", nearest });
+        }
         self.mixer.lacks(kind).or_else(|| self.channel.lacks(kind))
     }
 
@@ -371,7 +405,12 @@ impl Arch {
     pub fn kept_width(&self) -> usize {
         let shared = (0..self.layers.len()).filter(|l| self.is_shared(*l)).filter_map(|l| self.layers[l].mixer.heads());
         let shared: usize = shared.map(|heads| heads.widths()[1] + heads.widths()[2]).sum();
-        shared + self.stream_width() + if self.per_layer.is_some() { self.d_model } else { 0 }
+        shared + self.stream_width() + if self.lends_embedding() { self.d_model } else { 0 }
+    }
+
+    /// Whether later layers read what enters layer 0 beside the residual stream.
+    pub(crate) fn lends_embedding(&self) -> bool {
+        self.per_layer.is_some() || self.layers.iter().any(Layer::reads_embedding)
     }
 
     /// Weights of a layer that a row is multiplied with, in numbers.
@@ -443,12 +482,27 @@ impl Arch {
         }
         self.ropes.iter().try_for_each(Rope::check)?;
         self.per_layer.iter().try_for_each(|per_layer| per_layer.check())?;
-        (0..self.layers.len()).try_for_each(|l| self.check_shared(l))?;
+        (0..self.layers.len()).try_for_each(|l| self.check_shared(l).and_then(|()| self.check_fed(l)))?;
         self.layers.iter().try_for_each(|layer| layer.mixer.check(&self.ropes).and_then(|()| layer.channel.check()))
     }
 }
 
 impl Arch {
+    /// Checks that a layer whose attention and channel feed its recurrent mixer has both, and that no other reads the embedding.
+    fn check_fed(&self, l: usize) -> Result<(), String> {
+        let layer = &self.layers[l];
+        let Mixer::Both(Both { fed: Some(fed), scales, recurrent, .. }) = layer.mixer else {
+            let lone = layer.reads_embedding();
+            return if lone { Err(format!("layer {l} reads the embedding, and feeds nothing")) } else { Ok(()) };
+        };
+        let plain = self.stream == Stream::Sum && !self.parallel && self.placement == NormPlacement::Before;
+        let whole = matches!(layer.channel, Channel::Mlp(_)) && scales[0] == 0.0 && recurrent.conv.is_some();
+        match plain && whole && fed.blocks > 0 && fed.rank > 0 && fed.rank <= 1 << 22 {
+            true => Ok(()),
+            false => Err(format!("layer {l} cannot feed its recurrent mixer by {fed:?}")),
+        }
+    }
+
     /// Checks that keys and values of another layer fit a layer.
     fn check_shared(&self, layer: usize) -> Result<(), String> {
         let lender = self.keys_of(layer);

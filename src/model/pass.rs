@@ -22,7 +22,7 @@ pub struct Acts {
 /// What a place of the pass leaves to later layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lent {
-    /// What enters layer 0, as it is after edits: per-layer embeddings are made of it. `[rows, d_model]`
+    /// What enters layer 0, as it is after edits: per-layer embeddings are made of it, and some attention reads it. `[rows, d_model]`
     Embed,
     /// The keys of a layer, rotated. `[rows, n_kv_heads * d_head]`, or where an engine keeps them in a cache, all of that
     Keys(usize),

@@ -326,11 +326,11 @@ pub fn load(
         warnings.extend(fit(&mut arch, &checkpoint)?);
     }
     let layout = Layout::new(&arch, &checkpoint);
-    let (ends, parameters) = (layout.ends(), layout.parameters());
+    let (ends, parameters, held) = (layout.ends(), layout.parameters(), layout.held());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
     let ends = if checkpoint.is_described() { ends.without_numbers() } else { ends };
     let source = Arc::new(WeightReader { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
-    let streamed = max_memory.is_some_and(|most| parameters.saturating_mul(dtype.size_in_bytes() as u64) > most);
+    let streamed = max_memory.is_some_and(|most| held.saturating_mul(dtype.size_in_bytes() as u64) > most);
     let table =
         |stored: &Stored, device: &Device| Table::new(source.clone(), stored.clone(), device.clone(), !streamed);
     let embed = table(&ends.embed, places.first());
@@ -440,6 +440,16 @@ impl Loader<'_> {
         Ok(self.upload.send(&tensor.to_dtype(self.dtype)?)?)
     }
 
+    /// Adds the product of two narrow matrices, `[rank, in]` and `[out, rank]`, to `[out, in]`.
+    fn add_product(&self, matrix: &mut [f32], more: &[Stored; 2]) -> Result<(), WeightsError> {
+        let read = |stored: &Stored| -> Result<Tensor, WeightsError> {
+            Ok(Tensor::from_vec(self.checkpoint.read(stored)?, stored.picked_shape(), &Device::Cpu)?)
+        };
+        let product = ops::to_vec(&read(&more[1])?.matmul(&read(&more[0])?)?)?;
+        matrix.iter_mut().zip(product).for_each(|(x, more)| *x += more);
+        Ok(())
+    }
+
     /// Numbers in f32, in one row.
     fn wide(&self, values: Vec<f32>) -> Result<Tensor, WeightsError> {
         let n = values.len();
@@ -455,7 +465,10 @@ impl Translate<Located, Loaded> for Loader<'_> {
             Some(bias) => Some(self.of_values(bias, spec.scaled_bias(self.checkpoint.read(bias)?))?),
             None => None,
         };
-        let weight = spec.scaled(self.checkpoint.read(&spec.weight)?);
+        let mut weight = spec.scaled(self.checkpoint.read(&spec.weight)?);
+        if let Some(more) = &spec.more {
+            self.add_product(&mut weight, more)?;
+        }
         Ok(Linear { weight: Weight::new(&self.of_values(&spec.weight, weight)?)?, bias })
     }
 

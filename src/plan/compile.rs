@@ -401,7 +401,8 @@ impl<'p> Named<'p> {
         let later = |p: &&Placed| {
             site.kind == SiteKind::State && p.site == *site && p.positions.iter().max() > positions.iter().min()
         };
-        let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && (p.site > *site || later(p));
+        let unknown =
+            |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && (p.site.flow(arch) > site.flow(arch) || later(p));
         match program.edits(self.run).into_iter().find(unknown) {
             None => Ok(GradientReadout { readout: self.readout, run: self.run, metric, site: *site, positions, columns }),
             Some(placed) => Err(self.bad(format!(

@@ -89,10 +89,10 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
     let (run, arch) = (Run::Fork(f), program.arch);
     let length = program.length(run);
     let own = changes(program, f);
-    let join = own.iter().map(|(site, _)| *site).min().unwrap_or(SiteKind::Logits.at(0));
+    let join = own.iter().map(|(site, _)| *site).min_by_key(|site| site.flow(arch)).unwrap_or(SiteKind::Logits.at(0));
     // A row whose scores or pattern are edited may look ahead of itself, or further back than the window: what the fork
     // changes anywhere reaches it.
-    let looks_anywhere = |e: &&Placed| ragged(e.site) && e.site > join;
+    let looks_anywhere = |e: &&Placed| ragged(e.site) && e.site.flow(arch) > join.flow(arch);
     let anywhere: Vec<&Placed> = program.lineage(run).flatten().filter(looks_anywhere).collect();
     let starts = own.iter().map(|(_, span)| span.start).chain(anywhere.iter().map(|e| span(&e.positions).start));
     let start = starts.min().unwrap_or(length);
@@ -102,11 +102,11 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
     };
     let mut end = start;
     for l in cone.first_layer(arch.n_layers)..arch.n_layers {
-        let before = |s: Site| {
-            (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && s.kind.is_mixed())
-        };
-        let between = |s: Site| s.kind.in_layers() && s.layer == l && !s.kind.is_mixed() && s.kind <= SiteKind::MlpIn;
-        let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind > SiteKind::MlpIn;
+        let mixed = |s: Site| arch.layers[l].mixes(s.kind);
+        let before =
+            |s: Site| (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && mixed(s));
+        let between = |s: Site| s.kind.in_layers() && s.layer == l && !mixed(s) && s.kind <= SiteKind::MlpIn;
+        let after = |s: Site| s.kind.in_layers() && s.layer == l && !mixed(s) && s.kind > SiteKind::MlpIn;
         end = end.max(end_of(&before));
         if end > start {
             end = arch.layers[l].mixer.reach(end, length);

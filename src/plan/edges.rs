@@ -214,6 +214,9 @@ impl Graph {
             (Mixer::Attention(attention), None) if attention.index().is_some() => {
                 "chooses the keys that it sees by an indexer, which is no reader".to_string()
             }
+            (Mixer::Both(both), _) if both.fed.is_some() => {
+                "has heads and an MLP whose one reader is its recurrent mixer".to_string()
+            }
             (Mixer::Both(_), _) => "has a recurrent mixer beside its attention".to_string(),
             (Mixer::Attention(attention), None) if attention.difference.is_some() => {
                 "has heads that are differences of two patterns: a query is none's alone".to_string()

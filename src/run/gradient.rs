@@ -8,7 +8,7 @@
 //! may be streamed, and the decoder is described once.
 //!
 //! Where later layers read more of an earlier place than the residual stream (keys and values that layers share, RWKV-7's values
-//! of layer 0, the embedding of per-layer embeddings), that is kept too, and is a variable of each layer that reads it. Their gradients add up until the pass is
+//! of layer 0, the embedding), that is kept too, and is a variable of each layer that reads it. Their gradients add up until the pass is
 //! back at the layer that it comes from. Streams beside the residual stream, which every layer makes anew, are kept and go back as
 //! it does.
 //!
@@ -334,7 +334,8 @@ fn borrowed_by(arch: &Arch, l: usize) -> Vec<Lent> {
     let shared = if lender == l { Vec::new() } else { vec![Lent::Keys(lender), Lent::Values(lender)] };
     // RWKV-7 mixes the values of layer 0 into those of all others.
     let values = arch.layers[l].mixer.reads_first_values().then_some(Lent::Values(0));
-    shared.into_iter().chain(arch.per_layer.map(|_| Lent::Embed)).chain(values).collect()
+    let embed = (arch.per_layer.is_some() || arch.layers[l].reads_embedding()).then_some(Lent::Embed);
+    shared.into_iter().chain(embed).chain(values).collect()
 }
 
 /// The gradients with respect to what a layer gives, on the way back.

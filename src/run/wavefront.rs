@@ -4,7 +4,7 @@
 //! ([`super::cone`]); the positions before them it reads from its base, which is in the same matrix. What an interchange
 //! takes is in hand where it is needed, because donor and fork are at the same site at the same time. Nothing outlives
 //! its layer but the residual streams, and what else later layers read: keys and values that several layers share, and the
-//! embedding in models with per-layer embeddings. A fork that gets rows later takes these over from its base like its stream, which
+//! embedding where layers read it. A fork that gets rows later takes these over from its base like its stream, which
 //! they equal up to where it parts.
 //!
 //! Runs that have nothing to do with each other (pairs of a dataset) are run in batches within each layer, so that the

@@ -23,6 +23,7 @@ mod edges;
 mod experiments;
 mod families;
 mod faults;
+mod fed;
 mod functions;
 mod generate;
 mod gradient;

@@ -363,7 +363,7 @@ impl Experts {
                 MlpWeights {
                     gate: Some(of(gate)),
                     up: of(up),
-                    down: LinearSpec { weight: down, bias: None, scales: Scales::default() },
+                    down: LinearSpec { weight: down, bias: None, scales: Scales::default(), more: None },
                     xielu: None,
                 }
             }

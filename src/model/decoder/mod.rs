@@ -5,12 +5,13 @@
 //! What differs between families is in [`Arch`]; nothing here asks for a family.
 
 mod angles;
+mod fed;
 
 pub use super::pass::{Acts, Hook};
 pub(crate) use super::pass::{Lent, Loans, Unwatched};
 pub use angles::Angles;
 
-use super::arch::{Arch, Factors, NormKind, Positions};
+use super::arch::{Arch, Factors, Layer, NormKind, Positions};
 use super::channel::ChannelWeights;
 use super::mixer::{Attention, AttentionWeights, MixerWeights, head_outputs};
 use super::pass::{Around, norm};
@@ -217,7 +218,7 @@ impl Decoder {
         }
         hook.at(SiteKind::Embed.at(0), &mut acts)?;
         let embed = acts.take(SiteKind::Embed)?;
-        if self.per_layer.is_some() {
+        if self.arch.lends_embedding() {
             acts.loans.lend(Lent::Embed, embed.clone());
         }
         acts.put(SiteKind::ResidPre, embed);
@@ -254,6 +255,10 @@ impl Decoder {
         if let Some(altup) = &w.altup {
             altup.predict(acts)?;
         }
+        if let MixerWeights::Both(both, attention, recurrent, Some(fed)) = &w.mixer {
+            self.feed(&self.around(l, angles), &w, (both, attention, recurrent, fed), acts, hook)?;
+            return self.next(l, &w, acts, hook);
+        }
         match w.mixer {
             MixerWeights::None => {
                 let resid = acts.take(SiteKind::ResidPre)?;
@@ -269,7 +274,12 @@ impl Decoder {
             }
             _ => self.channel(l, &w, acts, hook)?,
         }
-        self.close(l, &w, acts, hook)?;
+        self.next(l, &w, acts, hook)
+    }
+
+    /// The end of a layer, and `resid_post` as the next one's `resid_pre`.
+    fn next(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        self.close(l, w, acts, hook)?;
         let mut resid = acts.take(SiteKind::ResidPost)?;
         if let Some(altup) = &w.altup {
             resid = altup.end(resid, acts)?;
@@ -408,6 +418,11 @@ impl Decoder {
     /// # Errors
     /// If the layer has no MLP or cannot be read, or candle fails.
     pub fn neuron_writes(&self, layer: usize) -> Result<impl Iterator<Item = Result<Tensor>>> {
+        if self.arch.layers.get(layer).is_some_and(Layer::feeds) {
+            candle_core::bail!(
+                "the neurons of layer {layer} add nothing to the residual stream: its recurrent mixer alone reads what they give"
+            )
+        }
         let (weights, scale) = (self.weights(layer)?, self.arch.added_times(layer, true));
         let gained = move |columns: Tensor| match &weights.mlp_post_norm {
             Some(norm) => match norm.by.kind {

@@ -22,7 +22,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     arch.multipliers = Some(multipliers(r, &recurrent)?);
     for layer in &mut arch.layers {
         if let Mixer::Attention(attention) = layer.mixer {
-            layer.mixer = Mixer::Both(Both { attention, recurrent, scales });
+            layer.mixer = Mixer::Both(Both { attention, recurrent, scales, fed: None });
         }
     }
     Ok(Arch {

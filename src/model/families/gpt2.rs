@@ -44,6 +44,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         recurrent: llama::RECURRENT,
         mlp_post_norm: "",
         shifts: &[],
+        fed: None,
     },
     qkv: Qkv::InTurn,
     transposed: true,

@@ -79,6 +79,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         },
         mlp_post_norm: "post_ffw_norm",
         shifts: &[],
+        fed: None,
     },
     qkv: Qkv::Apart,
     transposed: false,

@@ -54,6 +54,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         recurrent: RECURRENT,
         mlp_post_norm: "",
         shifts: &[],
+        fed: None,
     },
     qkv: Qkv::Apart,
     transposed: false,

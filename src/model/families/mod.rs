@@ -92,12 +92,13 @@ mod tests;
 mod toy;
 mod vaultgemma;
 mod xglm;
+mod zamba2;
 
 use super::arch::Arch;
 use super::channel::{ExpertNames, MlpWeights};
 use super::config::{ConfigError, Reader};
 use super::gguf_config::{GgufConfigError, Keys};
-use super::mixer::{AttentionWeights, RecurrentNames};
+use super::mixer::{AttentionWeights, FedNames, RecurrentNames};
 use super::weights::form::Named;
 use std::fmt;
 
@@ -184,6 +185,7 @@ pub static FAMILIES: &[&Family] = &[
     &deepseek_v32::DEEPSEEK_V32,
     &diffllama::DIFFLLAMA,
     &minimax::MINIMAX,
+    &zamba2::ZAMBA2,
     #[cfg(test)]
     &toy::TOY,
 ];
@@ -253,6 +255,8 @@ pub(crate) struct Names {
     pub experts: ExpertNames,
     /// Of layers with a recurrent mixer.
     pub recurrent: RecurrentNames,
+    /// Of layers whose attention and channel are others' too, and feed a recurrent mixer.
+    pub fed: Option<FedNames>,
     pub mlp_post_norm: &'static str,
     /// Of channels that read the position before each too, how much of what each projection reads is of the position itself; whole
     /// names.

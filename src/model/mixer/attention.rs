@@ -64,6 +64,8 @@ pub struct Attention {
     pub value_norm: Option<Norm>,
     /// What each head reads is the difference of what two patterns read.
     pub difference: Option<Difference>,
+    /// Whether it reads what entered layer 0 beside the residual stream, one after the other in a row of twice the width (Zamba 2).
+    pub beside_embedding: bool,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
@@ -145,9 +147,15 @@ impl Attention {
             keys_as_values: false,
             value_norm: None,
             difference: None,
+            beside_embedding: false,
             qkv_bias: false,
             out_bias: false,
         }
+    }
+
+    /// How many numbers it reads of a row, in a model of this width.
+    pub(in crate::model) fn inputs(&self, d_model: usize) -> usize {
+        if self.beside_embedding { 2 * d_model } else { d_model }
     }
 
     /// What its projections make, in the order of the flow: all three, but for attention that reads another layer's keys and values.
@@ -197,6 +205,7 @@ impl Attention {
             Z | AttnGate => Units::Heads { n: n_read, width: d_read },
             V => Units::Heads { n: n_kv_heads, width: d_value },
             HeadOut => Units::Heads { n: n_read, width: d_model },
+            AttnIn if self.beside_embedding => Units::Columns { width: self.inputs(d_model) },
             Scores | Pattern => Units::HeadsByKeys { n: n_heads },
             _ => return None,
         })
@@ -249,7 +258,8 @@ impl Attention {
             (None, false) => [k, v],
         };
         let (d, gate) = (d_model as u64, if self.gated { read } else { 0 });
-        let Some(of) = self.latent else { return d * (q + k + v + read + gate) };
+        let inputs = self.inputs(d_model) as u64;
+        let Some(of) = self.latent else { return inputs * (q + k + v + gate) + d * read };
         let (narrow, rotary) = (of.keys_values as u64, of.rotary as u64);
         let queries = of.queries.map_or(d * q, |n| n as u64 * (d + q));
         let index = of.index.map_or(0, |index| {
@@ -298,6 +308,9 @@ impl Attention {
                 return Err("scores that fall with distance are not implemented where keys are chosen".to_string());
             }
         }
+        if self.beside_embedding && (self.latent.is_some() || self.shares.is_some() || self.gated) {
+            return Err("latent, gated or shared attention does not read the embedding".to_string());
+        }
         if self.alibi.is_some_and(|alibi| alibi.rounded) && self.heads.softcap.is_some() {
             return Err("scores that gain with position and a soft-cap do not go together".to_string());
         }
@@ -317,7 +330,7 @@ impl Attention {
     }
 
     pub(super) fn stored(&self, at: &LayerLayout) -> AttentionWeights<Located> {
-        let (names, d_model) = (&at.tensors.layer.attention, at.d_model);
+        let (names, d_model, inputs) = (&at.tensors.layer.attention, at.d_model, self.inputs(at.d_model));
         if let Some(of) = self.latent {
             return self.stored_latent(of, at);
         }
@@ -338,17 +351,17 @@ impl Attention {
         };
         let own = self.shares.is_none();
         let of_own = |name: Option<&str>, outputs: Outputs| {
-            own.then(|| at.linear(name.unwrap_or_default(), d_model, outputs, self.qkv_bias))
+            own.then(|| at.linear(name.unwrap_or_default(), inputs, outputs, self.qkv_bias))
         };
         AttentionWeights {
-            q: at.linear(names.q, d_model, q, self.qkv_bias),
+            q: at.linear(names.q, inputs, q, self.qkv_bias),
             k: of_own(names.k, k),
             // Read twice and multiplied twice: so an edit or a gradient at `k` or `v` is of that alone.
             v: of_own(if self.keys_as_values { names.k } else { names.v }, v),
             q_norm: qk_norm(names.q_norm, self.heads.n_heads),
             k_norm: qk_norm(names.k_norm, self.heads.n_kv_heads).filter(|_| own),
             sinks: self.sinks.then(|| at.numbers(names.sinks.unwrap_or_default(), vec![self.heads.n_heads])),
-            gate: self.gated.then(|| at.linear(names.gate.unwrap_or_default(), d_model, gate, self.qkv_bias)),
+            gate: self.gated.then(|| at.linear(names.gate.unwrap_or_default(), inputs, gate, self.qkv_bias)),
             latent: None,
             difference: self.difference.and(names.difference.as_ref()).map(|names| {
                 let number = |name: &str| at.numbers(name, vec![self.heads.d_head]);
@@ -612,7 +625,7 @@ impl AttentionWeights {
         Ok(AttentionWeights { k, v, k_norm, ..same })
     }
 
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         shape: &Attention,
         around: &Around,

@@ -14,7 +14,8 @@ pub use attention::{
     Alibi, Attention, AttentionWeights, Difference, DifferenceWeights, Growth, Index, IndexWeights, Latent,
     LatentWeights, NormOver, QkNorm,
 };
-pub use both::Both;
+pub(super) use both::FedNames;
+pub use both::{Both, Fed, FedWeights};
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 pub use rwkv::Dynamic;
@@ -34,7 +35,7 @@ use candle_core::{Result, Tensor};
 pub enum Mixer {
     Attention(Attention),
     Recurrent(Recurrent),
-    /// Attention and a recurrent mixer side by side.
+    /// Attention and a recurrent mixer, side by side or one before the other.
     Both(Both),
     /// The layer has a channel alone.
     None,
@@ -78,7 +79,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.reach(end, length),
             Mixer::Recurrent(recurrent) => recurrent.reach(end, length),
-            Mixer::Both(both) => both.attention.reach(end, length).max(both.recurrent.reach(end, length)),
+            Mixer::Both(both) => both.reach(end, length),
             Mixer::None => end,
         }
     }
@@ -161,7 +162,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.params(d_model),
             Mixer::Recurrent(recurrent) => recurrent.params(d_model),
-            Mixer::Both(both) => both.attention.params(d_model) + both.recurrent.params(d_model),
+            Mixer::Both(both) => both.params(d_model),
             Mixer::None => 0,
         }
     }
@@ -204,7 +205,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => MixerWeights::Attention(*attention, attention.stored(at)),
             Mixer::Recurrent(recurrent) => MixerWeights::Recurrent(*recurrent, recurrent.stored(at)),
-            Mixer::Both(both) => MixerWeights::Both(*both, both.attention.stored(at), both.recurrent.stored(at)),
+            Mixer::Both(both) => both.stored(at),
             Mixer::None => MixerWeights::None,
         }
     }
@@ -216,7 +217,7 @@ impl Mixer {
 pub enum MixerWeights<F: Form = Loaded> {
     Attention(Attention, AttentionWeights<F>),
     Recurrent(Recurrent, RecurrentWeights<F>),
-    Both(Both, AttentionWeights<F>, RecurrentWeights<F>),
+    Both(Both, AttentionWeights<F>, RecurrentWeights<F>, Option<FedWeights<F>>),
     None,
 }
 
@@ -224,7 +225,7 @@ impl<F: Form> MixerWeights<F> {
     /// The weights as attention's.
     pub fn attention(&self) -> Option<&AttentionWeights<F>> {
         match self {
-            MixerWeights::Attention(_, weights) | MixerWeights::Both(_, weights, _) => Some(weights),
+            MixerWeights::Attention(_, weights) | MixerWeights::Both(_, weights, ..) => Some(weights),
             MixerWeights::Recurrent(..) | MixerWeights::None => None,
         }
     }
@@ -239,7 +240,7 @@ impl<F: Form> MixerWeights<F> {
     pub fn out(&self) -> Option<(&F::Matrix, Option<usize>)> {
         match self {
             MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.read().0))),
-            MixerWeights::Both(both, weights, _) => Some((&weights.o, Some(both.attention.read().0))),
+            MixerWeights::Both(both, weights, ..) => Some((&weights.o, Some(both.attention.read().0))),
             MixerWeights::Recurrent(shape, weights) => Some((&weights.out, shape.heads())),
             MixerWeights::None => None,
         }
@@ -256,8 +257,9 @@ impl<F: Form> MixerWeights<F> {
         Ok(match self {
             MixerWeights::Attention(shape, weights) => MixerWeights::Attention(*shape, weights.translate(to)?),
             MixerWeights::Recurrent(shape, weights) => MixerWeights::Recurrent(*shape, weights.translate(to)?),
-            MixerWeights::Both(both, attention, recurrent) => {
-                MixerWeights::Both(*both, attention.translate(to)?, recurrent.translate(to)?)
+            MixerWeights::Both(both, attention, recurrent, fed) => {
+                let fed = fed.as_ref().map(|fed| fed.translate(to)).transpose()?;
+                MixerWeights::Both(*both, attention.translate(to)?, recurrent.translate(to)?, fed)
             }
             MixerWeights::None => MixerWeights::None,
         })
@@ -275,9 +277,10 @@ impl MixerWeights {
                 Ok(MixerWeights::Attention(shape.by_query_head(), weights.by_query_head(shape)?))
             }
             MixerWeights::Recurrent(shape, weights) => Ok(MixerWeights::Recurrent(*shape, weights.translate(&Same)?)),
-            MixerWeights::Both(both, attention, recurrent) => {
+            MixerWeights::Both(both, attention, recurrent, fed) => {
                 let attention = attention.by_query_head(&both.attention)?;
-                Ok(MixerWeights::Both(both.by_query_head(), attention, recurrent.translate(&Same)?))
+                let fed = fed.as_ref().map(|fed| fed.translate(&Same)).transpose()?;
+                Ok(MixerWeights::Both(both.by_query_head(), attention, recurrent.translate(&Same)?, fed))
             }
             MixerWeights::None => Ok(MixerWeights::None),
         }
@@ -291,7 +294,9 @@ impl MixerWeights {
         match self {
             MixerWeights::Attention(shape, weights) => weights.forward(shape, around, acts, hook),
             MixerWeights::Recurrent(shape, weights) => weights.forward(shape, around, acts, hook),
-            MixerWeights::Both(both, attention, recurrent) => both.forward((attention, recurrent), around, acts, hook),
+            MixerWeights::Both(both, attention, recurrent, _) => {
+                both.forward((attention, recurrent), around, acts, hook)
+            }
             MixerWeights::None => candle_core::bail!("layer {} has no mixer", around.layer),
         }
     }

@@ -552,7 +552,7 @@ pub(super) fn spread(x: &Tensor, each: usize) -> Result<Tensor> {
 }
 
 impl RecurrentWeights {
-    pub(super) fn forward(
+    pub(in crate::model) fn forward(
         &self,
         of: &Recurrent,
         around: &Around,

@@ -4,7 +4,7 @@
 use super::form::{Located, There, Translate};
 use super::multipliers::Scales;
 use super::{LayerWeights, WeightsError};
-use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions, Stream};
+use crate::model::arch::{Arch, Both, Channel, Gain, Mixer, Norm, Positions, Stream};
 use crate::model::channel::Part;
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
@@ -21,6 +21,14 @@ pub(in crate::model) struct LinearSpec {
     pub bias: Option<Stored>,
     /// What it is multiplied by as it is read.
     pub scales: Scales,
+    /// What is added to the matrix as it is read: the product of two narrow ones, of which the one that reads comes first.
+    pub more: Option<[Stored; 2]>,
+}
+
+impl LinearSpec {
+    fn stored(&self) -> impl Iterator<Item = &Stored> {
+        std::iter::once(&self.weight).chain(&self.bias).chain(self.more.iter().flatten())
+    }
 }
 
 /// What a norm is, and where it is stored.
@@ -205,26 +213,65 @@ impl<'a> Layout<'a> {
 
     pub fn layer(&self, l: usize) -> LayerSpec {
         let (a, layer, names) = (self.arch, &self.arch.layers[l], &self.tensors.layer);
-        let whole = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix: self.prefix.clone() };
-        let at = LayerLayout { prefix: format!("{}{l}.", self.layers_prefix()), ..whole };
-        let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
+        let (prefix, block) = (self.prefix.clone(), String::new());
+        let whole = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix, block };
+        let (own, places) = (format!("{}{l}.", self.layers_prefix()), self.places_of_block(l));
+        let block = places.first().unwrap_or(&own).clone();
+        let at = LayerLayout { prefix: own, block, ..whole };
+        let block = at.of_block();
+        let norm = |name: &str, there: bool| there.then(|| block.norm(name, a.norm, a.d_model));
         let (before, after) = (a.norms_before(), a.placement.after());
         let sum = a.stream == Stream::Normed;
         let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
+        let inputs = layer.mixer.attention().map_or(a.d_model, |attention| attention.inputs(a.d_model));
         let mut spec = LayerWeights {
-            attn_norm: norm(names.attn_norm, before && mixes),
+            attn_norm: (before && mixes).then(|| block.norm(names.attn_norm, a.norm, inputs)),
             mixer: layer.mixer.stored(&at),
             attn_post_norm: norm(names.attn_post_norm, after && mixes),
             attn_sum_norm: norm(names.attn_norm, sum && mixes),
             mlp_norm: norm(names.mlp_norm, before && works),
-            channel: layer.channel.stored(&at),
+            channel: layer.channel.stored(&block),
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
             mlp_sum_norm: norm(names.mlp_norm, sum && works),
             per_layer: a.per_layer.map(|of| of.stored(l, &at, &whole)),
             altup: a.altup().map(|of| of.stored(l, &at, &whole)),
         };
+        if let Mixer::Both(Both { fed: Some(fed), .. }) = layer.mixer {
+            fed.adapt(&mut spec.channel, &block);
+        }
         a.multipliers.iter().for_each(|by| by.scale(&mut spec));
-        spec
+        if places.len() < 2 {
+            return spec;
+        }
+        // It never fails.
+        spec.translate(&InPlaceOf { checkpoint: self.checkpoint, places }).unwrap_or_else(|never| match never {})
+    }
+
+    /// What may stand before the names of a layer's attention and channel, where layers share these in turn: they are stored in the place
+    /// of one of those that do, mostly the first. Empty where a layer has its own.
+    fn places_of_block(&self, l: usize) -> Vec<String> {
+        let turn = |l: usize| match self.arch.layers[l].mixer {
+            Mixer::Both(Both { fed: Some(fed), .. }) => Some(fed.turn % fed.blocks.max(1)),
+            _ => None,
+        };
+        let (Some(own), Some(names)) = (turn(l), &self.tensors.layer.fed) else { return Vec::new() };
+        let alike = (0..self.arch.n_layers).filter(|l| turn(*l) == Some(own));
+        alike.map(|l| format!("{}{l}.{}", self.layers_prefix(), names.block)).collect()
+    }
+
+    /// What may stand in layers whose attention and channel are read in another's place: some checkpoints hold it more than once.
+    fn of_shared_blocks(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for l in (0..self.arch.n_layers).filter(|l| self.arch.layers[*l].feeds()) {
+            let places = self.places_of_block(l);
+            for stored in self.layer(l).stored() {
+                let within = places.iter().find_map(|place| stored.name.strip_prefix(place));
+                found.extend(
+                    within.into_iter().flat_map(|rest| places.iter().map(move |place| format!("{place}{rest}"))),
+                );
+            }
+        }
+        found
     }
 
     fn layers(&self) -> impl Iterator<Item = LayerSpec> {
@@ -239,6 +286,19 @@ impl<'a> Layout<'a> {
 
     /// How many parameters the model has; a tied unembedding counts once.
     pub fn parameters(&self) -> u64 {
+        let mut seen = BTreeSet::new();
+        self.layers().fold(size(self.ends().stored()), |sum, layer| {
+            let stored = layer.stored();
+            // What layers share counts once too; of one tensor they may have different parts.
+            let part = |stored: &Stored| (stored.name.clone(), format!("{:?}", stored.pick));
+            let own = size(stored.iter().filter(|stored| !seen.contains(&part(stored))));
+            seen.extend(stored.iter().map(part));
+            sum.saturating_add(own)
+        })
+    }
+
+    /// How many numbers are held where all weights stay in memory: layers that share some hold them each.
+    pub fn held(&self) -> u64 {
         self.layers().fold(size(self.ends().stored()), |sum, layer| sum.saturating_add(size(&layer.stored())))
     }
 
@@ -270,6 +330,7 @@ impl<'a> Layout<'a> {
         let mut known = BTreeSet::from([self.own_unembed().name]);
         known.extend(self.ends().stored().map(|s| s.name.clone()));
         known.extend(self.of_shared_layers());
+        known.extend(self.of_shared_blocks());
         for layer in self.layers() {
             known.extend(layer.stored().into_iter().map(|s| s.name));
         }
@@ -344,7 +405,7 @@ impl Translate<Located, There> for Found {
     type Error = Infallible;
 
     fn matrix(&self, part: &LinearSpec) -> Result<(), Infallible> {
-        self.0.borrow_mut().extend(std::iter::once(&part.weight).chain(&part.bias).cloned());
+        self.0.borrow_mut().extend(part.stored().cloned());
         Ok(())
     }
 
@@ -359,6 +420,48 @@ impl Translate<Located, There> for Found {
     }
 }
 
+/// Finds what several layers share where it is stored: in the place of one of them, which need not be the first.
+struct InPlaceOf<'a> {
+    checkpoint: &'a Checkpoint,
+    places: Vec<String>,
+}
+
+impl InPlaceOf<'_> {
+    fn stored(&self, part: &Stored) -> Stored {
+        let within = self.places.first().and_then(|first| part.name.strip_prefix(first));
+        let mut all = within.into_iter().flat_map(|rest| self.places.iter().map(move |place| format!("{place}{rest}")));
+        let found = all.find(|name| self.checkpoint.contains(name));
+        Stored { name: found.unwrap_or_else(|| part.name.clone()), ..part.clone() }
+    }
+}
+
+impl Translate<Located, Located> for InPlaceOf<'_> {
+    type Error = Infallible;
+
+    fn matrix(&self, part: &LinearSpec) -> Result<LinearSpec, Infallible> {
+        Ok(LinearSpec {
+            weight: self.stored(&part.weight),
+            bias: part.bias.as_ref().map(|bias| self.stored(bias)),
+            scales: part.scales.clone(),
+            more: part.more.as_ref().map(|[reads, gives]| [self.stored(reads), self.stored(gives)]),
+        })
+    }
+
+    fn norm(&self, part: &NormSpec) -> Result<NormSpec, Infallible> {
+        let (weight, bias) = (part.weight.as_ref(), part.bias.as_ref());
+        Ok(NormSpec {
+            weight: weight.map(|weight| self.stored(weight)),
+            bias: bias.map(|bias| self.stored(bias)),
+            order: part.order.clone(),
+            ..*part
+        })
+    }
+
+    fn numbers(&self, part: &Stored) -> Result<Stored, Infallible> {
+        Ok(self.stored(part))
+    }
+}
+
 /// Where the parts of one layer are to be looked for.
 pub(in crate::model) struct LayerLayout<'a> {
     pub arch: &'a Arch,
@@ -366,9 +469,21 @@ pub(in crate::model) struct LayerLayout<'a> {
     pub tensors: &'static Tensors,
     /// What stands before all of the layer's names.
     prefix: String,
+    /// What stands before those of attention and channel.
+    block: String,
 }
 
 impl LayerLayout<'_> {
+    /// Where attention and channel are to be looked for.
+    pub fn of_block(&self) -> Self {
+        LayerLayout { prefix: self.block.clone(), block: self.block.clone(), ..*self }
+    }
+
+    /// Where the parts are to be looked for before whose names this stands too.
+    pub fn within(&self, part: &str) -> Self {
+        LayerLayout { prefix: format!("{}{part}", self.prefix), block: self.block.clone(), ..*self }
+    }
+
     /// A matrix of the layer: some outputs of what is stored under this name.
     pub fn linear(&self, name: &str, inputs: usize, out: Outputs, bias: bool) -> LinearSpec {
         let name = format!("{}{name}", self.prefix);
@@ -384,13 +499,13 @@ impl LayerLayout<'_> {
             stored(format!("{name}.weight"), vec![out.stored, inputs], rows(out.rows.clone()))
         };
         let bias = bias.then(|| stored(format!("{name}.bias"), vec![out.stored], rows(out.rows)));
-        LinearSpec { weight, bias, scales: Scales::default() }
+        LinearSpec { weight, bias, scales: Scales::default(), more: None }
     }
 
     /// A matrix of the layer that is stored under this name as it is, without bias.
     pub fn plain(&self, name: &str, inputs: usize, out: Outputs) -> LinearSpec {
         let weight = stored(format!("{}{name}", self.prefix), vec![out.stored, inputs], Pick::Rows(out.rows));
-        LinearSpec { weight, bias: None, scales: Scales::default() }
+        LinearSpec { weight, bias: None, scales: Scales::default(), more: None }
     }
 
     /// Rows of a matrix that is stored under this name as it is, turned.
@@ -402,7 +517,7 @@ impl LayerLayout<'_> {
     /// Each matrix of a stack `[n, inputs, outputs]` that is stored under this name as it is, turned, without bias.
     pub fn turned_each(&self, name: &str, shape: [usize; 3]) -> LinearSpec {
         let weight = stored(format!("{}{name}", self.prefix), shape.to_vec(), Pick::TurnedEach);
-        LinearSpec { weight, bias: None, scales: Scales::default() }
+        LinearSpec { weight, bias: None, scales: Scales::default(), more: None }
     }
 
     /// All matrices of a stack `[n, outputs, inputs]` that is stored under this name as it is, without bias.
@@ -412,6 +527,7 @@ impl LayerLayout<'_> {
             weight: stored(format!("{}{name}", self.prefix), shape.to_vec(), Pick::Rows(rows)),
             bias: None,
             scales: Scales::default(),
+            more: None,
         }
     }
 
@@ -438,7 +554,7 @@ impl LayerLayout<'_> {
         let of_bias = || Pick::Flat(ranges.iter().map(|r| one * outputs + r.start..one * outputs + r.end).collect());
         let bias_name = name.strip_suffix(".weight").map_or(format!("{name}_bias"), |stem| format!("{stem}.bias"));
         let bias = bias.then(|| stored(bias_name, vec![n, outputs], of_bias()));
-        LinearSpec { weight: stored(name, vec![n, rows, columns], pick), bias, scales: Scales::default() }
+        LinearSpec { weight: stored(name, vec![n, rows, columns], pick), bias, scales: Scales::default(), more: None }
     }
 
     /// A norm of the layer.

@@ -63,7 +63,8 @@ impl Decoder {
     }
 
     /// What a layer's heads are of; none where the layer has no attention, or keys and values that all heads share in a narrow way
-    /// (latent attention), or those of another layer, or heads that are differences of two.
+    /// (latent attention), or those of another layer, or heads that are differences of two or read the
+    /// embedding beside the residual stream.
     ///
     /// # Errors
     /// If there is no such layer, or it cannot be read.
@@ -75,7 +76,7 @@ impl Decoder {
         let spec = source.layout().layer(layer);
         let attention = source.arch.layers[layer].mixer.attention();
         let Some((attention, weights)) = attention.zip(spec.mixer.attention()) else { return Ok(None) };
-        if attention.difference.is_some() {
+        if attention.difference.is_some() || attention.beside_embedding {
             return Ok(None);
         }
         let (None, Some(k), Some(v)) = (&weights.latent, &weights.k, &weights.v) else { return Ok(None) };

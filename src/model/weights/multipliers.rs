@@ -74,7 +74,7 @@ impl LinearSpec {
 impl Multipliers {
     /// Gives a layer's projections their scales.
     pub(super) fn scale(&self, layer: &mut LayerWeights<Located>) {
-        if let MixerWeights::Both(_, attention, recurrent) = &mut layer.mixer {
+        if let MixerWeights::Both(_, attention, recurrent, _) = &mut layer.mixer {
             attention.q.scales = Scales::whole(self.attention, 1.0);
             attention.k.iter_mut().for_each(|k| k.scales = Scales::whole(self.attention, self.keys));
             attention.v.iter_mut().for_each(|v| v.scales = Scales::whole(self.attention, 1.0));

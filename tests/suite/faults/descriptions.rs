@@ -17,8 +17,8 @@ fn a_configuration_that_is_no_json_object_is_refused() {
 #[test]
 fn an_unknown_architecture_is_answered_with_the_known() {
     let known = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "olmo2"];
-    let model = Folder::of("llama").key("model_type", json!("zamba2"));
-    refused(model.path(), &[&["config.json", "`zamba2`"], &known[..]].concat());
+    let model = Folder::of("llama").key("model_type", json!("zamba"));
+    refused(model.path(), &[&["config.json", "`zamba`"], &known[..]].concat());
     let model = Folder::of("llama").config(|c| drop(c.remove("model_type")));
     refused(model.path(), &["model_type", "llama"]);
 }
