@@ -5,7 +5,7 @@ use super::form::{Located, There, Translate};
 use super::multipliers::Scales;
 use super::{LayerWeights, WeightsError};
 use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions, Stream};
-use crate::model::channel::Part;
+use crate::model::channel::{MlpWeights, Part};
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
 use crate::model::per_layer::{CONTEXT_NORM, SCALAR, TABLE};
@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where a matrix and its bias are stored.
 pub(in crate::model) struct LinearSpec {
@@ -355,6 +356,10 @@ impl Translate<Located, There> for Found {
     fn numbers(&self, part: &Stored) -> Result<(), Infallible> {
         self.0.borrow_mut().push(part.clone());
         Ok(())
+    }
+
+    fn experts(&self, part: &Arc<Vec<MlpWeights<Located>>>) -> Result<(), Infallible> {
+        part.iter().try_for_each(|expert| expert.translate(self).map(drop))
     }
 }
 
