@@ -286,9 +286,11 @@ impl Shards {
     /// A few bytes of every tensor, also of those that are mixed into it, and an adapter as a whole.
     pub(super) fn sample(&self, hash: &mut impl Digest) {
         for (name, entry) in &self.tensors {
-            let bytes = self.files[entry.file].map.get(entry.bytes.clone()).unwrap_or_default();
+            let map = &self.files[entry.file].map;
+            let bytes = map.get(entry.bytes.clone()).unwrap_or_default();
             hash.update(name);
             super::some_bytes(bytes).for_each(|some| hash.update(some));
+            super::give_back(map, bytes);
         }
         self.merge().into_iter().for_each(|merge| merge.fingerprint(hash));
         self.mixture().into_iter().for_each(|mixture| mixture.sample(hash));
