@@ -31,6 +31,8 @@ use shards::Shards;
 pub(super) use shards::{INDEX, INSTEAD, SINGLE};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -297,6 +299,7 @@ impl Checkpoint {
                 // A file of a thousand tensors at most has as many places.
                 let step = (data.len() / 1024).max(1);
                 data.chunks(step).flat_map(some_bytes).for_each(|some| hash.update(some));
+                give_back(g.map(), data);
             }
         }
         hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
@@ -311,6 +314,7 @@ impl Checkpoint {
         let rows: Vec<Range<usize>> = match &stored.pick {
             Pick::Rows(rows) => rows.clone(),
             Pick::Turned { rows, .. } => std::iter::once(rows.clone()).collect(),
+            Pick::Flat(ranges) => std::iter::once(rows_around(ranges, columns)).collect(),
             _ => std::iter::once(0..all).collect(),
         };
         let out = self.rows(stored, &rows)?;
@@ -318,7 +322,10 @@ impl Checkpoint {
             Pick::Turned { columns: picked, .. } => {
                 Ok(picked.iter().flat_map(|picked| transposed(&out, columns, picked.clone())).collect())
             }
-            Pick::Flat(ranges) => Ok(ranges.iter().flat_map(|r| &out[r.clone()]).copied().collect()),
+            Pick::Flat(ranges) => {
+                let first = rows[0].start * columns;
+                Ok(ranges.iter().flat_map(|r| &out[r.start - first..r.end - first]).copied().collect())
+            }
             Pick::TurnedEach => {
                 let each = out.chunks((all / stored.stacked() * columns).max(1));
                 Ok(each.flat_map(|matrix| transposed(matrix, columns, 0..columns)).collect())
@@ -349,7 +356,11 @@ impl Checkpoint {
                 rest = later;
             }
         }
-        raw.give_back();
+        for range in rows {
+            let part = raw.part(range, stored);
+            self.counter().fetch_add(part.len() as u64, Relaxed);
+            give_back(raw.map, part);
+        }
         if !all_finite(&out) {
             return Err(
                 self.bad(stored, "holds a number that is not finite (NaN or infinity); the checkpoint is damaged")
@@ -474,6 +485,19 @@ impl Checkpoint {
         parts.into_par_iter().try_for_each(decode).map_err(|e| self.bad(stored, e.to_string()))
     }
 
+    /// How many bytes of its files' tensors were read as numbers; what was read again counts again. Scales of quantised ones, and
+    /// the files of what changes its weights, are left out.
+    pub fn bytes_read(&self) -> u64 {
+        self.counter().load(Relaxed)
+    }
+
+    fn counter(&self) -> &AtomicU64 {
+        match self {
+            Checkpoint::Safetensors(s) => s.counter(),
+            Checkpoint::Gguf(g) => g.counter(),
+        }
+    }
+
     /// The file that a tensor is stored in.
     pub fn path_of(&self, tensor: &str) -> PathBuf {
         match self {
@@ -486,6 +510,13 @@ impl Checkpoint {
         let path = self.path_of(&stored.name);
         CheckpointError::Tensor { path, tensor: stored.name.clone(), why: why.into() }
     }
+}
+
+/// The rows of a matrix of so many columns that hold ranges of its numbers.
+fn rows_around(ranges: &[Range<usize>], columns: usize) -> Range<usize> {
+    let columns = columns.max(1);
+    let (start, end) = (ranges.iter().map(|r| r.start).min(), ranges.iter().map(|r| r.end).max());
+    start.unwrap_or(0) / columns..end.unwrap_or(0).div_ceil(columns)
 }
 
 /// The dimensions of a shape that are more than 1.
@@ -539,6 +570,21 @@ impl Raw<'_> {
                 .row_bytes(columns)
                 .ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}")),
         }
+    }
+
+    /// The bytes that hold a range of rows.
+    fn part(&self, rows: &Range<usize>, stored: &Stored) -> &[u8] {
+        let part = match self.row_bytes(stored.lines().1) {
+            // A matrix of a stack has bytes of its own.
+            Ok(0) => {
+                let (each, n) = (stored.lines().0 / stored.stacked(), stored.stacked());
+                let matrix = self.bytes.len() / n;
+                rows.start / each.max(1) * matrix..rows.end.div_ceil(each.max(1)) * matrix
+            }
+            Ok(n) => rows.start * n..rows.end * n,
+            Err(_) => 0..0,
+        };
+        self.bytes.get(part).unwrap_or_default()
     }
 
     fn give_back(&self) {

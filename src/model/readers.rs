@@ -18,12 +18,28 @@ pub(super) struct Coming<T>(Receiver<T>);
 pub(super) fn begin<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Coming<T> {
     let (to, from) = sync_channel(1);
     // Whoever wanted it may be gone by then.
-    let read = move || drop(to.send(read()));
-    match THREADS.get_or_init(threads) {
-        Some(threads) => threads.spawn(read),
-        None => read(),
-    }
+    spawn(move || drop(to.send(read())));
     Coming(from)
+}
+
+/// Begins to read several, one after another: each is there as soon as it was read. All threads read one of them together, so that no
+/// more than one takes memory beside those that were read.
+pub(super) fn begin_each<I: Send + 'static, T: Send + 'static>(
+    of: Vec<I>,
+    read: impl Fn(I) -> T + Send + 'static,
+) -> Vec<Coming<T>> {
+    let (to, from): (Vec<_>, Vec<_>) = of.iter().map(|_| sync_channel(1)).unzip();
+    if !of.is_empty() {
+        spawn(move || of.into_iter().zip(to).for_each(|(one, to)| drop(to.send(read(one)))));
+    }
+    from.into_iter().map(Coming).collect()
+}
+
+fn spawn(work: impl FnOnce() + Send + 'static) {
+    match THREADS.get_or_init(threads) {
+        Some(threads) => threads.spawn(work),
+        None => work(),
+    }
 }
 
 fn threads() -> Option<ThreadPool> {
@@ -41,7 +57,7 @@ impl<T> Coming<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::begin;
+    use super::{begin, begin_each};
 
     #[test]
     fn what_is_read_arrives_and_what_stops_is_told() {
@@ -50,5 +66,14 @@ mod tests {
         assert_eq!(begin(|| -> u32 { panic!("an expected panic") }).wait(), None);
         assert_eq!(begin(|| 7).wait(), Some(7), "the threads go on");
         drop(begin(|| 7));
+    }
+
+    #[test]
+    fn of_several_each_arrives_and_what_comes_after_one_that_stops_is_told() {
+        let squares = begin_each((0..50).collect(), |i: i32| i * i);
+        assert!(squares.into_iter().enumerate().all(|(i, one)| one.wait() == Some((i * i) as i32)));
+        let stops = begin_each(vec![1, 2, 3], |i| if i == 2 { panic!("an expected panic") } else { i });
+        assert_eq!(stops.into_iter().map(super::Coming::wait).collect::<Vec<_>>(), [Some(1), None, None]);
+        assert!(begin_each(Vec::new(), |i: u8| i).is_empty());
     }
 }

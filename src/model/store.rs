@@ -3,10 +3,11 @@
 //! A layer is read when a pass first comes to it, and while it runs, threads read the one that the pass comes to next
 //! ([`super::readers`]). What was read stays where all weights fit the memory that they may take. Where they do not, two
 //! layers are in memory, the one that runs and the one after it: the wavefront comes to each layer once a sweep, so that a
-//! model larger than memory costs one reading of its file, however many forks there are.
+//! model larger than memory costs one reading of its file, however many forks there are. Of layers with several experts that
+//! are read so, those that rows choose from are left in the file until rows have chosen some, and these alone are read.
 
 use super::checkpoint::{Pick, Stored};
-use super::readers::{Coming, begin};
+use super::readers::{Coming, begin, begin_each};
 use super::weights::{LayerWeights, WeightReader, WeightsError};
 use crate::ops::{Weight, to_vec};
 use candle_core::{Device, Result, Tensor};
@@ -16,9 +17,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Reads a layer; while another one runs, if the flag says so.
 type Read<T> = dyn Fn(usize, bool) -> std::result::Result<T, WeightsError> + Send + Sync;
 
-/// The layers of a model, each read when it is first needed.
+/// The layers of a model, or the experts of one of them, each read when it is first needed.
 pub(super) struct Layers<T = LayerWeights> {
     read: Arc<Read<T>>,
+    /// What one of them is, before its number.
+    what: String,
     /// Whether what was read stays.
     keep: bool,
     /// One a layer.
@@ -39,7 +42,19 @@ impl<T: Send + Sync + 'static> Layers<T> {
         keep: bool,
         read: impl Fn(usize, bool) -> std::result::Result<T, WeightsError> + Send + Sync + 'static,
     ) -> Self {
-        Layers { read: Arc::new(read), keep, slots: Mutex::new((0..n).map(|_| Slot::Stored).collect()) }
+        let slots = Mutex::new((0..n).map(|_| Slot::Stored).collect());
+        Layers { read: Arc::new(read), what: "layer".to_string(), keep, slots }
+    }
+
+    /// The same under another name.
+    pub(super) fn named(self, what: String) -> Self {
+        Layers { what, ..self }
+    }
+
+    /// Those that were read already.
+    pub(super) fn here(found: Vec<T>) -> Self {
+        let slots = found.into_iter().map(|one| Slot::Here(Arc::new(one))).collect();
+        Layers { slots: Mutex::new(slots), ..Layers::new(0, true, |layer, _| Err(WeightsError::NoLayer { layer })) }
     }
 
     /// A layer.
@@ -65,13 +80,25 @@ impl<T: Send + Sync + 'static> Layers<T> {
             others.for_each(|(_, slot)| slot.let_go());
         }
         let slot = slots.get_mut(layer).ok_or(WeightsError::NoLayer { layer })?;
-        let found = slot.take(layer, || self.begin(layer, false))?;
+        let found = slot.take(|| format!("{} {layer}", self.what), || self.begin(layer, false))?;
         if let Some((next, slot)) = next.and_then(|next| Some((next, slots.get_mut(next)?)))
             && matches!(slot, Slot::Stored)
         {
             *slot = Slot::Coming(self.begin(next, true));
         }
         Ok(found)
+    }
+
+    /// Begins to read all of these that are not in memory, one after another; whoever asks for one waits for no more than those
+    /// before it.
+    pub(super) fn ask(&self, of: impl IntoIterator<Item = usize>) {
+        let mut slots = self.slots();
+        let missing: Vec<usize> = of.into_iter().filter(|i| matches!(slots.get(*i), Some(Slot::Stored))).collect();
+        let read = self.read.clone();
+        let coming = begin_each(missing.clone(), move |i| read(i, true));
+        for (i, coming) in missing.into_iter().zip(coming) {
+            slots[i] = Slot::Coming(coming);
+        }
     }
 
     fn begin(&self, layer: usize, ahead: bool) -> Coming<std::result::Result<T, WeightsError>> {
@@ -94,7 +121,7 @@ impl<T> Slot<T> {
     /// The layer, read by what `read` begins if nothing does yet. One that fails is as if it had never been asked for.
     fn take(
         &mut self,
-        layer: usize,
+        what: impl FnOnce() -> String,
         read: impl FnOnce() -> Coming<std::result::Result<T, WeightsError>>,
     ) -> std::result::Result<Arc<T>, WeightsError> {
         let coming = match std::mem::replace(self, Slot::Stored) {
@@ -105,7 +132,7 @@ impl<T> Slot<T> {
             Slot::Coming(coming) => coming,
             Slot::Stored => read(),
         };
-        let stopped = || Err(WeightsError::Stopped { what: format!("layer {layer}") });
+        let stopped = || Err(WeightsError::Stopped { what: what() });
         let found = Arc::new(coming.wait().unwrap_or_else(stopped)?);
         *self = Slot::Here(found.clone());
         Ok(found)

@@ -12,6 +12,7 @@ mod multipliers;
 
 pub use super::altup::AltUpWeights;
 use super::arch::{Arch, Gain, Norm};
+use super::channel::RoutedExperts;
 pub use super::channel::{ChannelWeights, MlpWeights};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
 use super::decoder::Decoder;
@@ -33,6 +34,8 @@ pub use multipliers::Multipliers;
 pub(super) use multipliers::Scales;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -247,20 +250,42 @@ pub(super) struct WeightReader {
     checkpoint: Checkpoint,
     dtype: DType,
     places: Places,
+    /// Whether layers do not stay in memory.
+    streamed: bool,
+    /// Whether rows chose nearly all experts of the last layer that they went through and that does not stay.
+    wide: Arc<AtomicBool>,
 }
 
 impl WeightReader {
-    /// Reads one layer, `ahead` while the device that it is for computes another.
+    /// Reads one layer, `ahead` while the device that it is for computes another. Of one that does not stay in memory, the experts
+    /// that rows choose from are left where they are until rows choose them, unless it is likely that they will choose nearly all.
     ///
     /// # Errors
     /// If a tensor holds NaN or does not fit the dtype.
-    pub(super) fn layer(&self, layer: usize, ahead: bool) -> Result<LayerWeights, WeightsError> {
+    pub(super) fn layer(self: &Arc<Self>, layer: usize, ahead: bool) -> Result<LayerWeights, WeightsError> {
         let (begun, device) = (Instant::now(), self.places.layer(layer));
         let upload = if ahead { Upload::beside(device)? } else { Upload::in_order(device) };
-        let loader = self.loader(upload);
+        let left = self.streamed && !(ahead && self.wide.load(Relaxed));
+        let loader = Loader { left: left.then(|| (self.clone(), layer)), ..self.loader(upload) };
         let found = self.layout().layer(layer).translate(&loader)?;
         tracing::debug!("layer {layer}: read in {:.3} s", begun.elapsed().as_secs_f64());
         Ok(found)
+    }
+
+    /// Reads one expert of a layer, while the device that it is for computes.
+    ///
+    /// # Errors
+    /// As [`WeightReader::layer`].
+    fn expert(&self, layer: usize, e: usize, spec: &MlpWeights<Located>) -> Result<MlpWeights, WeightsError> {
+        let begun = Instant::now();
+        let found = spec.translate(&self.loader(Upload::beside(self.places.layer(layer))?))?;
+        tracing::debug!("layer {layer}, expert {e}: read in {:.3} s", begun.elapsed().as_secs_f64());
+        Ok(found)
+    }
+
+    /// How many bytes of the checkpoint's files were read.
+    pub(super) fn bytes_read(&self) -> u64 {
+        self.checkpoint.bytes_read()
     }
 
     /// Reads one tensor, for a device.
@@ -303,7 +328,13 @@ impl WeightReader {
     }
 
     fn loader(&self, upload: Upload) -> Loader<'_> {
-        Loader { checkpoint: &self.checkpoint, dtype: self.dtype, upload }
+        Loader {
+            checkpoint: &self.checkpoint,
+            dtype: self.dtype,
+            upload,
+            left: None,
+            wide: self.streamed.then(|| self.wide.clone()),
+        }
     }
 }
 
@@ -329,8 +360,15 @@ pub fn load(
     let (ends, parameters, held) = (layout.ends(), layout.parameters(), layout.held());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
     let ends = if checkpoint.is_described() { ends.without_numbers() } else { ends };
-    let source = Arc::new(WeightReader { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
     let streamed = max_memory.is_some_and(|most| held.saturating_mul(dtype.size_in_bytes() as u64) > most);
+    let source = Arc::new(WeightReader {
+        arch: arch.clone(),
+        checkpoint,
+        dtype,
+        places: places.clone(),
+        streamed,
+        wide: Arc::default(),
+    });
     let table =
         |stored: &Stored, device: &Device| Table::new(source.clone(), stored.clone(), device.clone(), !streamed);
     let embed = table(&ends.embed, places.first());
@@ -424,6 +462,10 @@ struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     dtype: DType,
     upload: Upload,
+    /// Who reads the experts that rows choose from, and of which layer, where they are left until rows choose them.
+    left: Option<(Arc<WeightReader>, usize)>,
+    /// Where it is noted whether rows chose nearly all experts, of layers that do not stay in memory.
+    wide: Option<Arc<AtomicBool>>,
 }
 
 impl Loader<'_> {
@@ -491,5 +533,22 @@ impl Translate<Located, Loaded> for Loader<'_> {
     fn numbers(&self, spec: &Stored) -> Result<Tensor, WeightsError> {
         let values = self.checkpoint.read(spec)?;
         Ok(self.upload.send(&Tensor::from_vec(values, spec.picked_shape(), &Device::Cpu)?)?)
+    }
+
+    fn experts(&self, specs: &Arc<Vec<MlpWeights<Located>>>) -> Result<RoutedExperts, WeightsError> {
+        let n = specs.len();
+        let experts = match self.left.clone() {
+            None => Layers::here(specs.iter().map(|spec| spec.translate(self)).collect::<Result<_, _>>()?),
+            Some((reader, layer)) => {
+                let specs = specs.clone();
+                let read = move |e: usize, _| reader.expert(layer, e, &specs[e]);
+                Layers::new(n, true, read).named(format!("layer {layer}, expert"))
+            }
+        };
+        let experts = RoutedExperts::new(experts);
+        Ok(match &self.wide {
+            Some(wide) => experts.told(n, wide),
+            None => experts,
+        })
     }
 }

@@ -13,6 +13,7 @@ use crate::model::weights::{Linear, NormWeights, Scales};
 use crate::ops::{self, Activation, NormBy};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{D, DType, Result, Tensor};
+use std::sync::Arc;
 
 /// A mixture of experts, described.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -194,6 +195,15 @@ impl Chosen {
         self.index.iter().enumerate().filter_map(of).unzip()
     }
 
+    /// The experts that rows chose, in their order.
+    fn at_work(&self, of: &Experts) -> Vec<AtWork> {
+        let one = |expert: usize| {
+            let (rows, places) = self.rows(expert);
+            AtWork { expert, rows, places }
+        };
+        (0..of.n).map(one).filter(|work| !work.rows.is_empty()).collect()
+    }
+
     /// What rows that chose an expert weigh what it gives by. `[rows, 1]`
     fn weights(&self, places: Vec<u32>) -> Result<Tensor> {
         let places = Tensor::new(places, self.weights.device())?;
@@ -215,6 +225,14 @@ impl Chosen {
         }
         weights.index_select(&Tensor::new(at, weights.device())?, 0)?.reshape((self.index.len(), of.n))
     }
+}
+
+/// An expert that rows go through.
+struct AtWork {
+    expert: usize,
+    rows: Vec<u32>,
+    /// Where its weight stands among all, of each row that chose it.
+    places: Vec<u32>,
 }
 
 impl Experts {
@@ -298,7 +316,7 @@ impl Experts {
         ExpertsWeights {
             router: at.linear(names.router, d, Outputs::whole(self.n), self.router.bias),
             choice_bias: self.router.choice_bias.then(|| at.numbers(names.choice_bias, self.choice_bias_shape(at))),
-            experts: (0..self.n).map(|e| self.expert(at, e)).collect(),
+            experts: Arc::new((0..self.n).map(|e| self.expert(at, e)).collect()),
             shared,
             shared_gate: gate.then(|| at.linear(names.shared_gate, d, Outputs::whole(1), false)),
             apart: self.apart.zip(names.apart.as_ref()).map(|(norm, names)| ApartWeights {
@@ -413,7 +431,7 @@ pub(crate) enum StoredExperts {
 pub struct ExpertsWeights<F: Form = Loaded> {
     pub router: F::Matrix,
     pub choice_bias: Option<F::Numbers>,
-    pub experts: Vec<MlpWeights<F>>,
+    pub experts: F::Experts,
     pub shared: Option<MlpWeights<F>>,
     pub shared_gate: Option<F::Matrix>,
     pub apart: Option<ApartWeights<F>>,
@@ -469,7 +487,7 @@ impl<F: Form> ExpertsWeights<F> {
         Ok(ExpertsWeights {
             router: to.matrix(&self.router)?,
             choice_bias: to.numbers_if(&self.choice_bias)?,
-            experts: self.experts.iter().map(|expert| expert.translate(to)).collect::<std::result::Result<_, _>>()?,
+            experts: to.experts(&self.experts)?,
             shared: self.shared.as_ref().map(|shared| shared.translate(to)).transpose()?,
             shared_gate: to.matrix_if(&self.shared_gate)?,
             apart: self.apart.as_ref().map(|apart| apart.translate(to)).transpose()?,
@@ -550,13 +568,10 @@ impl ExpertsWeights {
             Ok(act) => Some(Written::of(act, of, &chosen)?),
             Err(_) => None,
         };
-        for (e, expert) in self.experts.iter().enumerate() {
-            let (of_expert, places) = chosen.rows(e);
-            let of_expert = written.as_ref().map_or(of_expert, |written| written.rows[e].clone());
-            if of_expert.is_empty() {
-                continue;
-            }
-            let rows = Tensor::new(of_expert, x.device())?;
+        let work = written.as_ref().map_or_else(|| chosen.at_work(of), Written::at_work);
+        self.ask(&work);
+        for AtWork { expert: e, rows, places } in work {
+            let (expert, rows) = (self.experts.get(e)?, Tensor::new(rows, x.device())?);
             let out = match &written {
                 Some(written) => written.out(e, &rows, &expert.down)?,
                 None => {
@@ -568,6 +583,11 @@ impl ExpertsWeights {
             sum = add(sum, &rows, &out, e)?;
         }
         Ok(sum)
+    }
+
+    /// Begins to read the experts that are at work, where they are not in memory.
+    fn ask(&self, work: &[AtWork]) {
+        self.experts.ask(work.iter().map(|work| work.expert));
     }
 
     /// What each expert adds by itself, handed to the hook; its sum.
@@ -591,17 +611,15 @@ impl ExpertsWeights {
         // The first row stands for all experts that were not chosen.
         let mut parts = vec![Tensor::zeros((1, width), x.dtype(), x.device())?];
         let (mut at, mut next) = (vec![0u32; rows * of.n], 1);
-        for (e, expert) in self.experts.iter().enumerate() {
-            let (of_expert, places) = chosen.rows(e);
-            if of_expert.is_empty() {
-                continue;
-            }
-            for row in &of_expert {
+        let work = chosen.at_work(of);
+        self.ask(&work);
+        for AtWork { expert: e, rows, places } in work {
+            for row in &rows {
                 at[*row as usize * of.n + e] = next;
                 next += 1;
             }
-            let weight = chosen.weights(places)?;
-            let act = expert.neurons(&of.mlp, &of.read(x, &Tensor::new(of_expert, x.device())?, &weight)?)?;
+            let (expert, weight) = (self.experts.get(e)?, chosen.weights(places)?);
+            let act = expert.neurons(&of.mlp, &of.read(x, &Tensor::new(rows, x.device())?, &weight)?)?;
             parts.push(match of.weighs_input {
                 true => act,
                 false => act.to_dtype(DType::F32)?.broadcast_mul(&weight)?.to_dtype(x.dtype())?,
@@ -675,6 +693,12 @@ impl<'a> Written<'a> {
         let writes = |row: usize, e: usize| chosen.index[row].contains(&(e as u32)) || largest[row * of.n + e] != 0.0;
         let rows = |e: usize| (0..n).filter(|row| writes(*row, e)).map(|row| row as u32).collect();
         Ok(Written { act, of, rows: (0..of.n).map(rows).collect(), weights })
+    }
+
+    /// The experts whose neurons write.
+    fn at_work(&self) -> Vec<AtWork> {
+        let each = self.rows.iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+        each.map(|(expert, rows)| AtWork { expert, rows: rows.clone(), places: Vec::new() }).collect()
     }
 
     /// What one expert's write in some rows, in f32, with its bias. `[rows, d_model]`

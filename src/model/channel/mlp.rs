@@ -87,7 +87,7 @@ pub struct MlpWeights<F: Form = Loaded> {
 }
 
 impl<F: Form> MlpWeights<F> {
-    pub(super) fn translate<G: Form, T: Translate<F, G>>(
+    pub(in crate::model) fn translate<G: Form, T: Translate<F, G>>(
         &self,
         to: &T,
     ) -> std::result::Result<MlpWeights<G>, T::Error> {

@@ -5,14 +5,17 @@
 
 mod experts;
 mod mlp;
+mod routed;
 mod shifted;
 
 pub(super) use experts::{ApartWeights, ExpertNames, Part, StoredExperts};
 pub use experts::{Experts, ExpertsWeights, Groups, Router, Scores, Shared};
 pub use mlp::{Mlp, MlpWeights};
+pub use routed::RoutedExperts;
 pub use shifted::{Shifted, ShiftedWeights};
 
 use super::pass::{Acts, Hook};
+use super::weights::Linear;
 use super::weights::form::{Form, Loaded, Located, Translate};
 use super::weights::layout::LayerLayout;
 use crate::site::{Lack, SiteKind, Units};
@@ -168,19 +171,6 @@ impl<F: Form> ChannelWeights<F> {
         }
     }
 
-    /// The matrices through which its neurons write, in the order in which these stand in `mlp_act`.
-    pub fn downs(&self) -> Vec<&F::Matrix> {
-        match self {
-            ChannelWeights::Mlp(_, weights) => vec![&weights.down],
-            ChannelWeights::Experts(_, weights) => {
-                weights.shared.iter().chain(&weights.experts).map(|expert| &expert.down).collect()
-            }
-            // What RWKV-4's neurons add together is gated by the position's own receptance.
-            ChannelWeights::Shifted(shifted, weights) if !shifted.receptance => vec![&weights.mlp.down],
-            ChannelWeights::Shifted(..) | ChannelWeights::None => Vec::new(),
-        }
-    }
-
     /// The sites between what the channel reads and what it gives: where it is widest.
     pub(super) fn inside(&self) -> &'static [SiteKind] {
         match self {
@@ -208,6 +198,42 @@ impl<F: Form> ChannelWeights<F> {
 }
 
 impl ChannelWeights {
+    /// How many matrices its neurons write through.
+    pub fn downs(&self) -> usize {
+        match self {
+            ChannelWeights::Experts(of, weights) => usize::from(weights.shared.is_some()) + of.n,
+            _ => usize::from(self.mlp().is_some()),
+        }
+    }
+
+    /// One of the matrices through which its neurons write, in the order in which these stand in `mlp_act`.
+    ///
+    /// # Errors
+    /// If there is no such matrix, or it is of an expert that cannot be read.
+    pub fn down(&self, i: usize) -> Result<Linear> {
+        match self {
+            ChannelWeights::Experts(_, weights) => match (&weights.shared, i) {
+                (Some(shared), 0) => Ok(shared.down.clone()),
+                (shared, i) => Ok(weights.experts.get(i - usize::from(shared.is_some()))?.down.clone()),
+            },
+            // What RWKV-4's neurons add together is gated by the position's own receptance.
+            _ => match self.mlp() {
+                Some(mlp) => Ok(mlp.down.clone()),
+                None => candle_core::bail!("the channel has no neurons"),
+            },
+        }
+    }
+
+    /// Reads what was left in the checkpoint until rows choose it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read(&self) -> Result<()> {
+        let ChannelWeights::Experts(of, weights) = self else { return Ok(()) };
+        weights.experts.ask(0..of.n);
+        (0..of.n).try_for_each(|e| weights.experts.get(e).map(drop))
+    }
+
     /// Whether rows read others', so that all must be there.
     pub(super) fn moves(&self) -> bool {
         matches!(self, ChannelWeights::Shifted(..))

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 /// The weights of a folder in one file.
 pub(in crate::model) const SINGLE: &str = "model.safetensors";
@@ -39,6 +40,8 @@ pub struct Shards {
     warnings: Vec<String>,
     /// Whether a description stands for them, and nothing is stored.
     described: bool,
+    /// How many bytes were read as numbers.
+    read: AtomicU64,
 }
 
 /// The blocks of DeepSeek's layout, which all others take over.
@@ -110,8 +113,8 @@ impl Shards {
 
     fn none(dir: &Path) -> Self {
         let (files, tensors, aliases, warnings) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let (dir, described) = (dir.to_path_buf(), false);
-        Shards { dir, files, tensors, block: BLOCK, aliases, merge: None, mixture: None, warnings, described }
+        let (dir, described, read) = (dir.to_path_buf(), false, AtomicU64::new(0));
+        Shards { dir, files, tensors, block: BLOCK, aliases, merge: None, mixture: None, warnings, described, read }
     }
 
     /// Those of a model of which there is a description alone, at this path.
@@ -121,6 +124,11 @@ impl Shards {
 
     pub(super) fn is_described(&self) -> bool {
         self.described
+    }
+
+    /// Where it is counted how many bytes were read as numbers.
+    pub(super) fn counter(&self) -> &AtomicU64 {
+        &self.read
     }
 
     /// The weights in one file.
@@ -278,9 +286,11 @@ impl Shards {
     /// A few bytes of every tensor, also of those that are mixed into it, and an adapter as a whole.
     pub(super) fn sample(&self, hash: &mut impl Digest) {
         for (name, entry) in &self.tensors {
-            let bytes = self.files[entry.file].map.get(entry.bytes.clone()).unwrap_or_default();
+            let map = &self.files[entry.file].map;
+            let bytes = map.get(entry.bytes.clone()).unwrap_or_default();
             hash.update(name);
             super::some_bytes(bytes).for_each(|some| hash.update(some));
+            super::give_back(map, bytes);
         }
         self.merge().into_iter().for_each(|merge| merge.fingerprint(hash));
         self.mixture().into_iter().for_each(|mixture| mixture.sample(hash));

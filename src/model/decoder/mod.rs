@@ -136,7 +136,7 @@ impl Decoder {
     /// # Errors
     /// If a layer or a table cannot be read.
     pub fn read(&self) -> Result<()> {
-        self.through(0..self.arch.n_layers, |_| Result::Ok(()))?;
+        self.through(0..self.arch.n_layers, |layer| self.layers.get(layer)?.channel.read())?;
         [Some(&self.embed), self.positions.as_ref(), Some(&self.unembed)]
             .into_iter()
             .flatten()
@@ -156,6 +156,12 @@ impl Decoder {
     /// Whether weights do not stay in memory: each pass reads them anew.
     pub fn streamed(&self) -> bool {
         self.layers.streamed()
+    }
+
+    /// How many bytes of the checkpoint's files were read as weights since the model was opened; what was read again counts again.
+    /// Scales of quantised numbers are left out.
+    pub fn bytes_read(&self) -> u64 {
+        self.embed.source().bytes_read()
     }
 
     /// What enters layer 0, for one token id and position a row. `[rows, d_model]`
@@ -444,12 +450,12 @@ impl Decoder {
     /// As [`Decoder::neuron_writes`].
     pub fn neuron_columns(&self, layer: usize) -> Result<impl Iterator<Item = Result<Tensor>>> {
         let weights = self.weights(layer)?;
-        let matrices = weights.channel.downs().len();
+        let matrices = weights.channel.downs();
         if matrices == 0 {
             candle_core::bail!("layer {layer} has no neurons")
         }
         Ok((0..matrices)
-            .map(move |i| weights.channel.downs()[i].weight.tensor()?.to_dtype(DType::F32)?.t()?.contiguous()))
+            .map(move |i| weights.channel.down(i)?.weight.tensor()?.to_dtype(DType::F32)?.t()?.contiguous()))
     }
 
     /// What rows that are added to the residual stream add to the logit of every token, through the final norm's gain but not its

@@ -19,6 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 
 use memmap2::Mmap;
 
@@ -167,6 +168,8 @@ pub struct Gguf {
     /// In the order of the file.
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
+    /// How many bytes were read as numbers.
+    read: AtomicU64,
 }
 
 impl Gguf {
@@ -189,6 +192,7 @@ impl Gguf {
             metadata: parsed.metadata,
             tensors: parsed.tensors,
             by_name: parsed.by_name,
+            read: AtomicU64::new(0),
         })
     }
 
@@ -251,6 +255,11 @@ impl Gguf {
     pub fn header(&self) -> &[u8] {
         let end = self.tensors.iter().map(|t| t.offset).min().unwrap_or(self.map.len());
         self.map.get(..end).unwrap_or(&self.map)
+    }
+
+    /// Where whoever reads tensors counts how many bytes.
+    pub(super) fn counter(&self) -> &AtomicU64 {
+        &self.read
     }
 
     /// The mapping, for whoever gives its memory back.

@@ -3,8 +3,10 @@
 
 use super::layout::{LinearSpec, NormSpec};
 use super::{Linear, NormWeights};
+use crate::model::channel::{MlpWeights, RoutedExperts};
 use crate::model::checkpoint::Stored;
 use candle_core::Tensor;
+use std::sync::Arc;
 
 /// A form of a layer's parts.
 pub trait Form {
@@ -13,6 +15,8 @@ pub trait Form {
     type Norm;
     /// Any other numbers.
     type Numbers;
+    /// The experts of a layer that rows choose from.
+    type Experts;
 }
 
 /// The weights.
@@ -22,6 +26,7 @@ impl Form for Loaded {
     type Matrix = Linear;
     type Norm = NormWeights;
     type Numbers = Tensor;
+    type Experts = RoutedExperts;
 }
 
 /// Where they are stored.
@@ -31,6 +36,7 @@ impl Form for Located {
     type Matrix = LinearSpec;
     type Norm = NormSpec;
     type Numbers = Stored;
+    type Experts = Arc<Vec<MlpWeights<Located>>>;
 }
 
 /// What a family calls them.
@@ -40,6 +46,7 @@ impl Form for Named {
     type Matrix = &'static str;
     type Norm = &'static str;
     type Numbers = &'static str;
+    type Experts = ();
 }
 
 /// Takes parts from one form to another.
@@ -49,6 +56,7 @@ pub(in crate::model) trait Translate<F: Form, G: Form> {
     fn matrix(&self, part: &F::Matrix) -> Result<G::Matrix, Self::Error>;
     fn norm(&self, part: &F::Norm) -> Result<G::Norm, Self::Error>;
     fn numbers(&self, part: &F::Numbers) -> Result<G::Numbers, Self::Error>;
+    fn experts(&self, part: &F::Experts) -> Result<G::Experts, Self::Error>;
 
     fn matrix_if(&self, part: &Option<F::Matrix>) -> Result<Option<G::Matrix>, Self::Error> {
         part.as_ref().map(|part| self.matrix(part)).transpose()
@@ -70,6 +78,7 @@ impl Form for There {
     type Matrix = ();
     type Norm = ();
     type Numbers = ();
+    type Experts = ();
 }
 
 /// The same weights once more: they share their numbers.
@@ -87,6 +96,10 @@ impl Translate<Loaded, Loaded> for Same {
     }
 
     fn numbers(&self, part: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(part.clone())
+    }
+
+    fn experts(&self, part: &RoutedExperts) -> candle_core::Result<RoutedExperts> {
         Ok(part.clone())
     }
 }

@@ -5,7 +5,7 @@ use super::form::{Located, There, Translate};
 use super::multipliers::Scales;
 use super::{LayerWeights, WeightsError};
 use crate::model::arch::{Arch, Both, Channel, Gain, Mixer, Norm, Positions, Stream};
-use crate::model::channel::Part;
+use crate::model::channel::{MlpWeights, Part};
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
 use crate::model::per_layer::{CONTEXT_NORM, SCALAR, TABLE};
@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where a matrix and its bias are stored.
 pub(in crate::model) struct LinearSpec {
@@ -418,6 +419,10 @@ impl Translate<Located, There> for Found {
         self.0.borrow_mut().push(part.clone());
         Ok(())
     }
+
+    fn experts(&self, part: &Arc<Vec<MlpWeights<Located>>>) -> Result<(), Infallible> {
+        part.iter().try_for_each(|expert| expert.translate(self).map(drop))
+    }
 }
 
 /// Finds what several layers share where it is stored: in the place of one of them, which need not be the first.
@@ -459,6 +464,10 @@ impl Translate<Located, Located> for InPlaceOf<'_> {
 
     fn numbers(&self, part: &Stored) -> Result<Stored, Infallible> {
         Ok(self.stored(part))
+    }
+
+    fn experts(&self, part: &Arc<Vec<MlpWeights<Located>>>) -> Result<Arc<Vec<MlpWeights<Located>>>, Infallible> {
+        Ok(Arc::new(part.iter().map(|expert| expert.translate(self)).collect::<Result<_, _>>()?))
     }
 }
 

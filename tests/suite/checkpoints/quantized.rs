@@ -75,9 +75,21 @@ fn rounded(scales: &[f32], dtype: Dtype) -> (Vec<f32>, Vec<u8>) {
     }
 }
 
+/// The same in f32.
+fn wide(tensors: Tensors) -> Tensors {
+    let wide = |(name, tensor): (String, Stored)| match tensor.dtype {
+        Dtype::F16 => {
+            let halves = tensor.data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32());
+            (name, Stored::floats(&tensor.shape, &halves.collect::<Vec<_>>()))
+        }
+        _ => (name, tensor),
+    };
+    tensors.into_iter().map(wide).collect()
+}
+
 /// A family quantised, and the model of the same numbers in f32.
 fn folders(family: &str, shared: Shared, scale: &str, dtype: Dtype, config: Value) -> (Folder, Folder) {
-    let (stored, plain) = quantized(&Folder::of(family).tensors(), shared, scale, dtype);
+    let (stored, plain) = quantized(&wide(Folder::of(family).tensors()), shared, scale, dtype);
     let folder = Folder::of(family).key("quantization_config", config).weights(|t| *t = stored);
     (folder, Folder::of(family).weights(|t| *t = plain))
 }
@@ -149,14 +161,17 @@ fn quantised_weights_are_the_numbers_that_they_stand_for() {
 
 #[test]
 fn quantised_weights_are_the_same_in_shards_and_streamed() {
-    let (shared, scale, dtype, config) = schemes().swap_remove(1);
-    let (stored, plain) = folders("llama", shared, scale, dtype, config);
-    let expected = logits(&open(plain.path()), &prompts("llama"));
-    let options = Options { max_memory: Some(1000), ..Options::default() };
-    let streamed = Model::open(stored.path().to_str().expect("UTF-8"), &options).expect("a sound model");
-    assert!(streamed.decoder.streamed());
-    assert_eq!(logits(&streamed, &prompts("llama")), expected);
-    assert_eq!(logits(&open(stored.sharded().path()), &prompts("llama")), expected);
+    // One with experts, too.
+    for family in ["llama", "families/glm4_moe"] {
+        let (shared, scale, dtype, config) = schemes().swap_remove(1);
+        let (stored, plain) = folders(family, shared, scale, dtype, config);
+        let expected = logits(&open(plain.path()), &prompts(family));
+        let options = Options { max_memory: Some(1000), ..Options::default() };
+        let streamed = Model::open(stored.path().to_str().expect("UTF-8"), &options).expect("a sound model");
+        assert!(streamed.decoder.streamed());
+        assert_eq!(logits(&streamed, &prompts(family)), expected, "{family}");
+        assert_eq!(logits(&open(stored.sharded().path()), &prompts(family)), expected, "{family}");
+    }
 }
 
 #[test]
