@@ -212,6 +212,8 @@ pub struct Arch {
     pub layer_scalars: bool,
     /// What parts of every layer are multiplied by as they are read.
     pub multipliers: Option<Multipliers>,
+    /// How wide MLPs are in checkpoints of this family that another implementation made: where the tensors are so, they count (MPT).
+    pub or_width: Option<usize>,
     /// The unembedding is the embedding.
     pub tied: bool,
     /// How many layers that predict tokens further on stand after the last in the checkpoint. They are not read.
@@ -260,6 +262,7 @@ impl Arch {
             per_layer: None,
             layer_scalars: false,
             multipliers: None,
+            or_width: None,
             tied: false,
             further: 0,
             stored: None,

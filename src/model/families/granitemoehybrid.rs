@@ -50,6 +50,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let wide = |mlp: Mlp| Mlp { width: shared, ..mlp };
     arch = match n {
         0 => {
+            r.pass_over(&["num_experts_per_tok"]);
             for layer in &mut arch.layers {
                 if let Channel::Mlp(mlp) = &mut layer.channel {
                     *mlp = wide(*mlp);

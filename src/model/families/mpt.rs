@@ -36,7 +36,6 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.require("embedding_fraction", &json!(1.0))?;
     r.require("logit_scale", &json!(1.0))?;
     r.pass_over(&["emb_pdrop", "init_device", "learned_pos_emb", "norm_type", "init_config", "verbose"]);
-    r.take("layer_norm_epsilon");
     let (clip, scale, slopes) = r.within("attn_config", |of| {
         of.require("alibi", &json!(true))?;
         of.require("qk_ln", &json!(false))?;
@@ -48,9 +47,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         Ok((of.opt_number("clip_qkv")?, of.opt_number("softmax_scale")?, slopes))
     })?;
     let (d_model, n_heads) = (r.size("d_model")?, r.size("n_heads")?);
-    let ratio = r.opt_number("expansion_ratio")?.unwrap_or(4.0);
+    let eps = r.opt_number("layer_norm_epsilon")?.unwrap_or(1e-5);
     let own = rotary::Own {
-        norm: Norm { bias: false, ..Norm::layer(1e-5) },
+        norm: Norm { bias: false, ..Norm::layer(eps) },
         eps: "",
         gated: false,
         activation: ("", "gelu"),
@@ -64,11 +63,14 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         n_heads,
         n_kv_heads: n_heads,
         d_head: r.divide("d_model", d_model, n_heads)?,
-        d_mlp: (d_model as f64 * ratio) as usize,
+        // `transformers` has no other width, whatever `expansion_ratio` says; the first implementation goes by that.
+        d_mlp: d_model.saturating_mul(4),
         vocab: r.size("vocab_size")?,
         n_ctx: r.size("max_seq_len")?,
     };
+    let ratio = r.opt_number("expansion_ratio")?.filter(|ratio| *ratio != 4.0);
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
+    arch.or_width = ratio.map(|ratio| (d_model as f64 * ratio) as usize);
     arch.each_attention(|_, attention| {
         (attention.alibi, attention.clip) = (Some(Alibi { most: slopes, rounded: false }), clip);
         attention.heads.scale = scale.unwrap_or(attention.heads.scale);

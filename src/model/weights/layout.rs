@@ -122,6 +122,11 @@ impl<'a> Layout<'a> {
         self.at(self.tensors.layers)
     }
 
+    /// The name of the matrix that leads into the MLP of layer 0.
+    pub(super) fn first_up(&self) -> String {
+        format!("{}0.{}.weight", self.layers_prefix(), self.tensors.layer.mlp.up)
+    }
+
     /// The whole of a name.
     pub(super) fn at(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
