@@ -7,8 +7,8 @@
 pub use super::channel::{Channel, Experts, Groups, Mlp, Numbering, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
-    Alibi, Attention, Both, Carried, Difference, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm,
-    Recurrent,
+    Alibi, Attention, Both, Carried, DeltaStored, Difference, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver,
+    QkNorm, Recurrent,
 };
 pub use super::per_layer::PerLayer;
 use super::rope::Rope;

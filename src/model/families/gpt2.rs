@@ -48,6 +48,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     qkv: Qkv::InTurn,
     transposed: true,
     interleaved: false,
+    permuted: false,
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {

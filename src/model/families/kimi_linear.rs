@@ -50,10 +50,12 @@ const TENSORS: Tensors = Tensors {
             others: &[],
             norm: "self_attn.o_norm",
             out: "self_attn.o_proj",
+            fused_shares: None,
         },
         ..deepseek_v3::TENSORS.layer
     },
     interleaved: false,
+    permuted: false,
     ..deepseek_v3::TENSORS
 };
 

@@ -33,12 +33,17 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
 }
 
 fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    mamba::of_layers_in_gguf(k, kind_in_gguf(k)?)
+}
+
+/// Mamba 2, with a norm like those of layers.
+pub(super) fn kind_in_gguf(k: &Keys) -> Result<Kind, GgufConfigError> {
     let (heads, groups) = (k.size("ssm.time_step_rank")?, k.size("ssm.group_count")?);
     let width = k.size("ssm.inner_size")?;
     if heads == 0 || !width.is_multiple_of(heads) {
         return Err(k.bad("ssm.inner_size", format!("{width} does not divide over {heads} heads")));
     }
-    let kind = Kind::Mamba2 {
+    Ok(Kind::Mamba2 {
         heads,
         d_head: width / heads,
         d_state: k.size("ssm.state_size")?,
@@ -47,6 +52,5 @@ fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
         norm: Some(in_gguf::rms(k)?),
         gate_last: false,
         norm_groups: groups,
-    };
-    mamba::of_layers_in_gguf(k, kind)
+    })
 }

@@ -237,6 +237,9 @@ pub(crate) struct Tensors {
     pub transposed: bool,
     /// Whether the halves of a query and of a key that turn against each other are interleaved.
     pub interleaved: bool,
+    /// Whether the halves of every query and key are interleaved, whatever part of it the layer rotates, if any: so llama.cpp's
+    /// converter stores those of Llama and its kin.
+    pub permuted: bool,
 }
 
 /// What the tensors of a layer are called; empty, or nothing, where a family has no such part. Parts that are stored in one

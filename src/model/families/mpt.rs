@@ -1,13 +1,17 @@
 //! MPT: layer norms without bias, no bias anywhere, scores that fall with distance, queries, keys and values that may be cut off.
 
-use super::{Family, Names, Qkv, Tensors, llama, rotary};
-use crate::model::arch::{Alibi, Arch, Norm};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Alibi, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static MPT: Family = Family::new("mpt", describe, TENSORS);
+pub(super) static MPT: Family = Family {
+    gguf: Some(InGguf { architecture: "mpt", describe: describe_gguf, tensors: in_gguf::FUSED }),
+    ..Family::new("mpt", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     prefix: "transformer.",
@@ -74,6 +78,22 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     arch.each_attention(|_, attention| {
         (attention.alibi, attention.clip) = (Some(Alibi { most: slopes, rounded: false }), clip);
         attention.heads.scale = scale.unwrap_or(attention.heads.scale);
+    });
+    Ok(arch)
+}
+
+/// The converter takes it for granted that MLPs are four times as wide as the model; the tensors know.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    const SLOPES: &str = "attention.max_alibi_bias";
+    let own =
+        in_gguf::Own { ropes: in_gguf::none, width_of_tensor: true, activation: Activation::Gelu, ..in_gguf::PLAIN };
+    let mut arch = in_gguf::described(k, &own)?;
+    let clip = k.factor_if_any("attention.clamp_kqv")?;
+    let Some(most) = k.factor_if_any(SLOPES)? else {
+        return Err(k.bad(SLOPES, "is 0 or missing: MPT with other positions is not implemented"));
+    };
+    arch.each_attention(|_, attention| {
+        (attention.alibi, attention.clip) = (Some(Alibi { most, rounded: false }), clip);
     });
     Ok(arch)
 }

@@ -6,6 +6,7 @@
 
 mod attention;
 mod both;
+mod delta;
 mod recurrent;
 mod rwkv;
 mod states;
@@ -15,6 +16,7 @@ pub use attention::{
     LatentWeights, NormOver, QkNorm,
 };
 pub use both::Both;
+pub use delta::DeltaStored;
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 pub use rwkv::Dynamic;

@@ -109,6 +109,10 @@ pub(in crate::model) const BUFFERS: &[&str] = &[
     "rope_freqs.weight",
     "rope_factors_long.weight",
     "rope_factors_short.weight",
+    // Of GGUF files of RWKV-7, where layer 0 has copies of others that nothing reads.
+    "blk.0.time_mix_v0.weight",
+    "blk.0.time_mix_v1.weight",
+    "blk.0.time_mix_v2.weight",
 ];
 
 impl<'a> Layout<'a> {
