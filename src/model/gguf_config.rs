@@ -136,7 +136,7 @@ pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufC
         return Err(GgufConfigError::File { path: gguf.path().to_path_buf(), why });
     }
     let name = gguf.str("general.architecture")?;
-    let found = Family::in_gguf().find(|(_, family)| family.architecture == name);
+    let found = Family::in_gguf().find(|(_, family)| family.architectures().any(|of| of == name));
     let (family, in_gguf) = found.ok_or_else(|| GgufConfigError::UnknownArchitecture {
         path: gguf.path().to_path_buf(),
         found: name.to_string(),
@@ -155,9 +155,9 @@ pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufC
 /// The architectures that are read, each once: several families may be of one.
 fn architectures() -> Vec<&'static str> {
     let mut found: Vec<&str> = Vec::new();
-    for (_, family) in Family::in_gguf() {
-        if !found.contains(&family.architecture) {
-            found.push(family.architecture);
+    for architecture in Family::in_gguf().flat_map(|(_, family)| family.architectures()) {
+        if !found.contains(&architecture) {
+            found.push(architecture);
         }
     }
     found

@@ -227,11 +227,11 @@ fn layers_of(arch: &Arch) -> Vec<String> {
 /// granted that no position is beyond.
 const IN_OTHER_WORDS: [&str; 2] = ["families/apertus", "families/starcoder2"];
 
-/// Whether files of an architecture do not tell a family from the one that they are read as: Mistral is Llama there, and Granite 4 with
-/// attention alone is Granite 3.
+/// Whether files of an architecture do not tell a family from the one that they are read as: Mistral is Llama there, Granite 4 with
+/// attention alone is Granite 3, and GLM 4.7 Flash is DeepSeek V3.
 fn is_kin(architecture: &str, family: &str) -> bool {
-    [("llama", "mistral"), ("granite", "granitemoehybrid"), ("granitemoe", "granitemoehybrid")]
-        .contains(&(architecture, family))
+    let kin = [("llama", "mistral"), ("granite", "granitemoehybrid"), ("granitemoe", "granitemoehybrid")];
+    kin.contains(&(architecture, family)) || (architecture, family) == ("deepseek2", "glm4_moe_lite")
 }
 
 fn cases() -> Vec<Value> {

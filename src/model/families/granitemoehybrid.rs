@@ -82,7 +82,7 @@ pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
     let multiplies = k.gives("embedding_scale") || k.gives("logit_scale");
     let (arch, recurrent) = in_gguf::hybrid(k, &in_gguf::Own { width_of_tensor: true, ..in_gguf::LLAMA })?;
     let arch = granite::scaled_in_gguf(k, arch)?;
-    let mixer = mamba::mixer_in_gguf(k, mamba2::kind_in_gguf(k)?, arch.n_layers)?;
+    let mixer = mamba::mixer_in_gguf(k, mamba2::kind_in_gguf(k, arch.norm)?, arch.n_layers)?;
     let arch = granitemoe::mixed_in_gguf(k, rotary::replaced(arch, mixer, |l| recurrent[l]))?;
     let family = if multiplies { &GRANITEMOEHYBRID } else { &bamba::BAMBA };
     Ok(Arch { family, ..arch })

@@ -8,6 +8,7 @@ use crate::model::config::Sliding;
 use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::{AttentionWeights, LatentWeights, RecurrentNames};
 use crate::model::rope::{Rope, Scaling};
+use crate::model::weights::form::Named;
 
 /// The names of tensors, which are the same for every architecture.
 pub(super) const TENSORS: Tensors = Tensors {
@@ -30,15 +31,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             sinks: Some("attn_sinks.weight"),
             gate: None,
             difference: None,
-            latent: Some(LatentWeights {
-                q_up: Some("attn_q_b"),
-                q: Some("attn_q_a"),
-                q_norm: Some("attn_q_a_norm"),
-                kv: Some("attn_kv_a_mqa"),
-                kv_norm: Some("attn_kv_a_norm"),
-                k_rotary: None,
-                index: None,
-            }),
+            latent: Some(LATENT),
             o: "attn_output",
         },
         attn_post_norm: "post_attention_norm",
@@ -93,6 +86,17 @@ pub(super) const TENSORS: Tensors = Tensors {
     permuted: false,
 };
 
+/// The names of what latent attention is made of.
+pub(super) const LATENT: LatentWeights<Named> = LatentWeights {
+    q_up: Some("attn_q_b"),
+    q: Some("attn_q_a"),
+    q_norm: Some("attn_q_a_norm"),
+    kv: Some("attn_kv_a_mqa"),
+    kv_norm: Some("attn_kv_a_norm"),
+    k_rotary: None,
+    index: None,
+};
+
 /// Those of architectures whose rotation turns neighbours against each other, as llama.cpp's `LLAMA_ROPE_TYPE_NORM` does.
 pub(super) const INTERLEAVED: Tensors = Tensors { interleaved: true, ..TENSORS };
 
@@ -115,8 +119,7 @@ pub(super) const FUSED: Tensors = Tensors {
 };
 
 /// An MLP whose gate and up are stored in one.
-pub(super) const GATE_UP: MlpWeights<crate::model::weights::form::Named> =
-    MlpWeights { gate: Some("ffn_up"), ..TENSORS.layer.mlp };
+pub(super) const GATE_UP: MlpWeights<Named> = MlpWeights { gate: Some("ffn_up"), ..TENSORS.layer.mlp };
 
 /// What a family has of its own there. [`LLAMA`] has what most do.
 pub(super) struct Own {
@@ -291,6 +294,15 @@ pub(super) fn with_experts(
     let experts = change(Experts { n, chosen, mlp, router, shared, weighs_input: false, apart: None });
     let sparse: Vec<bool> = (0..n_layers).map(|l| k.has(&format!("blk.{l}.ffn_gate_inp.weight"))).collect();
     Ok(rotary::with_experts(arch, experts, |l| sparse[l]))
+}
+
+/// Holds the kind of scores that a file gives, if it gives one, to sigmoids.
+pub(super) fn sigmoids(k: &Keys) -> Result<(), GgufConfigError> {
+    const GATING: &str = "expert_gating_func";
+    match k.opt_size(GATING)?.is_none_or(|kind| kind == 0 || kind == 2) {
+        true => Ok(()),
+        false => Err(k.bad(GATING, "is not 2, sigmoids, as the architecture has them")),
+    }
 }
 
 /// Experts whose weights are divided by their sum.

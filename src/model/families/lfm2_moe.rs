@@ -41,10 +41,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
 }
 
 fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
-    const GATING: &str = "expert_gating_func";
-    if k.size(GATING)? != 2 {
-        return Err(k.bad(GATING, "is not 2, sigmoids, as the architecture has them"));
-    }
+    in_gguf::sigmoids(k)?;
     in_gguf::with_experts(k, lfm2::describe_gguf(k)?, |experts| Experts {
         router: Router { scores: Scores::Sigmoid, renormalised: true, ..experts.router },
         ..experts

@@ -206,7 +206,7 @@ pub struct Family {
 
 /// A family in GGUF files.
 pub(super) struct InGguf {
-    /// Its `general.architecture`.
+    /// Its `general.architecture`; of several names with a space between.
     pub architecture: &'static str,
     /// Describes a model by the file's metadata.
     pub describe: fn(&Keys) -> Result<Arch, GgufConfigError>,
@@ -303,6 +303,13 @@ impl Family {
     /// The size that the family has where a description has none.
     pub(super) fn size(&self, key: &str) -> Option<usize> {
         self.sizes.iter().find(|(name, _)| *name == key).map(|(_, size)| *size)
+    }
+}
+
+impl InGguf {
+    /// The values of `general.architecture` that files of the family have.
+    pub(super) fn architectures(&self) -> impl Iterator<Item = &'static str> {
+        self.architecture.split(' ')
     }
 }
 

@@ -2,19 +2,23 @@ use super::*;
 use crate::gguf_builder::{GgufBuilder, Meta};
 
 fn sized(name: &str) -> GgufBuilder {
+    with_kv_heads(name, Meta::U32(2))
+}
+
+fn with_kv_heads(name: &str, heads: Meta) -> GgufBuilder {
     let sizes = [
         ("block_count", 6),
         ("context_length", 128),
         ("embedding_length", 48),
         ("feed_forward_length", 80),
         ("attention.head_count", 4),
-        ("attention.head_count_kv", 2),
         ("rope.dimension_count", 12),
     ];
     let start = GgufBuilder::new()
         .key("general.architecture", name)
         .key(&format!("{name}.attention.layer_norm_rms_epsilon"), Meta::F32(1e-6))
         .key(&format!("{name}.rope.freq_base"), Meta::F32(10_000.0))
+        .key(&format!("{name}.attention.head_count_kv"), heads)
         .floats("token_embd.weight", &[16, 48], &[0.5; 16 * 48]);
     sizes.into_iter().fold(start, |b, (key, n)| b.key(&format!("{name}.{key}"), Meta::U32(n)))
 }
@@ -128,10 +132,7 @@ fn which_layers_slide_may_be_said_of_each() {
 
 #[test]
 fn layers_without_kv_heads_are_recurrent() {
-    let lfm2 = |heads: Meta| {
-        let keys = [("lfm2.shortconv.l_cache", Meta::U32(3)), ("lfm2.attention.head_count_kv", heads)];
-        arch(&keys.into_iter().fold(sized("lfm2"), |b, (key, value)| b.key(key, value)))
-    };
+    let lfm2 = |heads: Meta| arch(&with_kv_heads("lfm2", heads).key("lfm2.shortconv.l_cache", Meta::U32(3)));
     let found = lfm2(Meta::I32s(vec![0, 2, 0, 0, 2, 0])).unwrap();
     let recurrent = found.layers.iter().map(|layer| layer.mixer.recurrent().is_some()).collect::<Vec<_>>();
     assert_eq!((recurrent, found.n_kv_heads), (vec![true, false, true, true, false, true], 2));
