@@ -102,6 +102,7 @@ const OF_SOME: &[&str] = &[
     "expert_shared_feed_forward_length",
     "expert_weights_norm",
     "expert_weights_scale",
+    "kda.head_dim",
     "rope.dimension_sections",
     "shortconv.l_cache",
     "ssm.conv_kernel",

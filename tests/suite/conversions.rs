@@ -159,9 +159,13 @@ impl<'a> Case<'a> {
         let keys = self.of["keys"].as_object().expect("keys").iter();
         let start = GgufBuilder::new().key("general.architecture", self.of["architecture"].as_str().expect("a name"));
         let mut file = keys.fold(start, |file, (key, value)| file.key(key, meta(value)));
-        for (pattern, recipe) in self.of["tensors"].as_object().expect("tensors") {
+        let recipes = self.of["tensors"].as_object().expect("tensors");
+        for (pattern, recipe) in recipes {
             let layers = if pattern.contains('*') { 0..16 } else { 0..1 };
-            let made: Vec<(usize, Numbers)> = layers.filter_map(|l| Some((l, self.made(recipe, l)?))).collect();
+            let own =
+                |l: &usize| pattern.contains('*') && recipes.contains_key(&pattern.replacen('*', &l.to_string(), 1));
+            let made: Vec<(usize, Numbers)> =
+                layers.filter(|l| !own(l)).filter_map(|l| Some((l, self.made(recipe, l)?))).collect();
             assert!(!made.is_empty(), "{}: {pattern} is made of nothing", self.name);
             for (layer, numbers) in made {
                 let name = pattern.replacen('*', &layer.to_string(), 1);
