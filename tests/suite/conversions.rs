@@ -66,6 +66,10 @@ impl Numbers {
                 let by = step[1].as_f64().expect("a number") as f32;
                 Numbers { values: self.values.iter().map(|x| x + by).collect(), ..self }
             }
+            "times" => {
+                let by = step[1].as_f64().expect("a number") as f32;
+                Numbers { values: self.values.iter().map(|x| x * by).collect(), ..self }
+            }
             "decay" => Numbers { values: self.values.iter().map(|x| -x.exp()).collect(), ..self },
             other => panic!("no step {other}"),
         }
@@ -227,9 +231,9 @@ fn layers_of(arch: &Arch) -> Vec<String> {
     words
 }
 
-/// Fixtures whose layers a file describes in other words: numbers of activations stand in its description, and a window is taken for
-/// granted that no position is beyond.
-const IN_OTHER_WORDS: [&str; 2] = ["families/apertus", "families/starcoder2"];
+/// Fixtures whose layers a file describes in other words: numbers of activations stand in its description, a window is taken for
+/// granted that no position is beyond, weights are multiplied already.
+const IN_OTHER_WORDS: [&str; 3] = ["families/apertus", "families/starcoder2", "families/falcon_h1"];
 
 /// Whether files of an architecture do not tell a family from the one that they are read as: Mistral is Llama there, Granite 4 with
 /// attention alone is Granite 3, and GLM 4.7 Flash is DeepSeek V3.

@@ -49,6 +49,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     transposed: true,
     interleaved: false,
     permuted: false,
+    bare_mlp_norm: false,
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {

@@ -84,6 +84,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     transposed: false,
     interleaved: false,
     permuted: false,
+    bare_mlp_norm: false,
 };
 
 /// The names of what latent attention is made of.

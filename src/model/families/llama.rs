@@ -59,6 +59,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     transposed: false,
     interleaved: false,
     permuted: false,
+    bare_mlp_norm: false,
 };
 
 /// The names of recurrent mixers in the manner of Mamba 2.

@@ -240,6 +240,8 @@ pub(crate) struct Tensors {
     /// Whether the halves of every query and key are interleaved, whatever part of it the layer rotates, if any: so llama.cpp's
     /// converter stores those of Llama and its kin.
     pub permuted: bool,
+    /// Whether the norm before MLPs is stored without `.weight` after its name.
+    pub bare_mlp_norm: bool,
 }
 
 /// What the tensors of a layer are called; empty, or nothing, where a family has no such part. Parts that are stored in one

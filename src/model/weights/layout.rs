@@ -217,6 +217,11 @@ impl<'a> Layout<'a> {
         let whole = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix: self.prefix.clone() };
         let at = LayerLayout { prefix: format!("{}{l}.", self.layers_prefix()), ..whole };
         let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
+        let bare = |mut spec: NormSpec| {
+            let bare = spec.weight.as_mut().filter(|_| self.tensors.bare_mlp_norm);
+            bare.into_iter().for_each(|weight| weight.name = weight.name.replace(".weight", ""));
+            spec
+        };
         let (before, after) = (a.norms_before(), a.placement.after());
         let sum = a.stream == Stream::Normed;
         let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
@@ -225,7 +230,7 @@ impl<'a> Layout<'a> {
             mixer: layer.mixer.stored(&at),
             attn_post_norm: norm(names.attn_post_norm, after && mixes),
             attn_sum_norm: norm(names.attn_norm, sum && mixes),
-            mlp_norm: norm(names.mlp_norm, before && works),
+            mlp_norm: norm(names.mlp_norm, before && works).map(bare),
             channel: layer.channel.stored(&at),
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
             mlp_sum_norm: norm(names.mlp_norm, sum && works),
