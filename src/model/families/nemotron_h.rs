@@ -42,9 +42,9 @@ const TENSORS: Tensors = Tensors {
     ..mamba::TENSORS
 };
 
-/// A layer has one norm, whatever part it has.
+/// A layer has one norm, whatever part it has. The converter interleaves queries and keys, though nothing rotates.
 const IN_GGUF: Tensors =
-    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::TENSORS };
+    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::PERMUTED };
 
 /// What a layer is.
 #[derive(Clone, Copy)]
