@@ -8,8 +8,8 @@ pub use super::altup::AltUp;
 pub use super::channel::{Channel, Experts, Groups, Mlp, Numbering, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
-    Alibi, Attention, Both, Carried, Difference, Dynamic, Fed, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm,
-    Recurrent,
+    Alibi, Attention, Both, Carried, DeltaStored, Difference, Dynamic, Fed, Growth, Index, Kind, Latent, Mixer,
+    NormOver, QkNorm, Recurrent,
 };
 pub use super::per_layer::PerLayer;
 use super::rope::Rope;
@@ -249,6 +249,8 @@ pub struct Arch {
     pub layer_scalars: bool,
     /// What parts of every layer are multiplied by as they are read.
     pub multipliers: Option<Multipliers>,
+    /// How wide MLPs are in checkpoints of this family that another implementation made: where the tensors are so, they count (MPT).
+    pub or_width: Option<usize>,
     /// The unembedding is the embedding.
     pub tied: bool,
     /// How many layers that predict tokens further on stand after the last in the checkpoint. They are not read.
@@ -297,6 +299,7 @@ impl Arch {
             per_layer: None,
             layer_scalars: false,
             multipliers: None,
+            or_width: None,
             tied: false,
             further: 0,
             stored: None,

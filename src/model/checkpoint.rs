@@ -68,8 +68,10 @@ pub enum Pick {
     Flat(Vec<Range<usize>>),
     /// Of a stack `[n, in, out]` each matrix turned, one below another: `[n out, in]`.
     TurnedEach,
-    /// Of all numbers, which are negative, the logarithms of their sizes.
-    Logs,
+    /// Ranges of the columns of all rows, in this order.
+    Columns(Vec<Range<usize>>),
+    /// Of all numbers, in ranges one after another, which are negative, the logarithms of their sizes.
+    Logs(Vec<Range<usize>>),
 }
 
 /// A part of a stored tensor, with the shape that the whole must have.
@@ -100,7 +102,8 @@ impl Stored {
     pub fn picked_shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
         match &self.pick {
-            Pick::All | Pick::Logs => {}
+            Pick::All | Pick::Logs(_) => {}
+            Pick::Columns(columns) => shape = vec![self.lines().0, columns.iter().map(Range::len).sum()],
             Pick::TurnedEach => {
                 let (rows, columns) = self.lines();
                 let n = self.stacked();
@@ -330,8 +333,12 @@ impl Checkpoint {
                 let each = out.chunks((all / stored.stacked() * columns).max(1));
                 Ok(each.flat_map(|matrix| transposed(matrix, columns, 0..columns)).collect())
             }
-            Pick::Logs => match out.iter().all(|x| *x < 0.0) {
-                true => Ok(out.into_iter().map(|x| (-x).ln()).collect()),
+            Pick::Columns(ranges) => {
+                let row = |row: &[f32]| ranges.iter().flat_map(|r| row[r.clone()].to_vec()).collect::<Vec<f32>>();
+                Ok(out.par_chunks(columns.max(1)).flat_map_iter(row).collect())
+            }
+            Pick::Logs(ranges) => match out.iter().all(|x| *x < 0.0) {
+                true => Ok(ranges.iter().flat_map(|r| &out[r.clone()]).map(|x| (-x).ln()).collect()),
                 false => Err(self.bad(stored, "holds a number that is not negative, and decays are")),
             },
             _ => Ok(out),

@@ -88,21 +88,30 @@ const NEUTRAL: &[(&str, &[f64])] = &[
 
 /// Keys that some families read, and that the others do not understand.
 const OF_SOME: &[&str] = &[
+    "attention.decay_lora_rank",
+    "attention.gate_lora_rank",
+    "attention.iclr_lora_rank",
     "attention.key_length_mla",
     "attention.kv_lora_rank",
     "attention.q_lora_rank",
+    "attention.recurrent_layers",
     "attention.value_length_mla",
+    "attention.value_residual_mix_lora_rank",
     "expert_feed_forward_length",
     "expert_gating_func",
     "expert_shared_feed_forward_length",
     "expert_weights_norm",
     "expert_weights_scale",
+    "kda.head_dim",
+    "rope.dimension_sections",
+    "shortconv.l_cache",
     "ssm.conv_kernel",
     "ssm.dt_b_c_rms",
     "ssm.group_count",
     "ssm.inner_size",
     "ssm.state_size",
     "ssm.time_step_rank",
+    "wkv.head_size",
 ];
 
 /// How far back layers that slide look.
@@ -128,7 +137,7 @@ pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufC
         return Err(GgufConfigError::File { path: gguf.path().to_path_buf(), why });
     }
     let name = gguf.str("general.architecture")?;
-    let found = Family::in_gguf().find(|(_, family)| family.architecture == name);
+    let found = Family::in_gguf().find(|(_, family)| family.architectures().any(|of| of == name));
     let (family, in_gguf) = found.ok_or_else(|| GgufConfigError::UnknownArchitecture {
         path: gguf.path().to_path_buf(),
         found: name.to_string(),
@@ -147,9 +156,9 @@ pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufC
 /// The architectures that are read, each once: several families may be of one.
 fn architectures() -> Vec<&'static str> {
     let mut found: Vec<&str> = Vec::new();
-    for (_, family) in Family::in_gguf() {
-        if !found.contains(&family.architecture) {
-            found.push(family.architecture);
+    for architecture in Family::in_gguf().flat_map(|(_, family)| family.architectures()) {
+        if !found.contains(&architecture) {
+            found.push(architecture);
         }
     }
     found
@@ -221,6 +230,48 @@ impl Keys<'_> {
             _ => self.gguf.u64(&name)?,
         };
         usize::try_from(n).ok().filter(|n| *n < usize::MAX).ok_or_else(|| self.bad(key, format!("{n} is too large")))
+    }
+
+    /// How many KV heads the layers with attention have, and which of the first `n` layers have none: a recurrent mixer stands
+    /// there.
+    pub(super) fn kv_heads_or_none(&self, n: usize) -> Result<(usize, Vec<bool>), GgufConfigError> {
+        const KEY: &str = "attention.head_count_kv";
+        let Some(Value::Ints(each)) = self.gguf.get(&self.must(KEY)?) else {
+            let heads = self.size(KEY)?;
+            return Ok((heads.max(1), vec![heads == 0; n]));
+        };
+        let each = self.of_layers(KEY, each, n)?;
+        let (mut some, none) =
+            (each.iter().filter(|heads| **heads != 0), each.iter().map(|heads| *heads == 0).collect());
+        let heads = some.next().copied().unwrap_or(1);
+        if some.any(|other| *other != heads) {
+            return Err(self.bad(KEY, "differs between layers with attention, which gatelens does not do"));
+        }
+        let size = usize::try_from(heads).map_err(|_| self.bad(KEY, format!("{heads} is no number of heads")))?;
+        Ok((size, none))
+    }
+
+    /// Which of `n` layers have a recurrent mixer: as a list says, or all but every n-th.
+    pub(super) fn recurrent_layers(&self, n: usize) -> Result<Vec<bool>, GgufConfigError> {
+        const LIST: &str = "attention.recurrent_layers";
+        const EVERY: &str = "full_attention_interval";
+        let every = self.opt_size(EVERY)?;
+        match self.given(LIST).and_then(|key| self.gguf.get(&key)) {
+            Some(Value::Bools(each)) => Ok(self.of_layers(LIST, each, n)?.to_vec()),
+            Some(_) => Err(self.bad(LIST, "is no list of truths, one a layer")),
+            None => {
+                let every = every.unwrap_or_else(|| self.assumed(EVERY, 4)).max(1);
+                Ok((1..=n).map(|l| !l.is_multiple_of(every)).collect())
+            }
+        }
+    }
+
+    /// The entries of the first `n` layers in a list that has one for every layer, those that predict tokens further on too.
+    fn of_layers<'v, T>(&self, key: &str, each: &'v [T], n: usize) -> Result<&'v [T], GgufConfigError> {
+        match each.len() == n || each.len() == n + self.further()? {
+            true => Ok(&each[..n]),
+            false => Err(self.bad(key, format!("has {} entries for {n} layers", each.len()))),
+        }
     }
 
     /// Sizes that have to be the same as another, where they are given.
@@ -308,6 +359,19 @@ impl Keys<'_> {
         let mut numbers = vec![0f32; n];
         dequantize(info.kind, self.gguf.bytes(info)?, &mut numbers)?;
         Ok(numbers.into_iter().map(f64::from).collect())
+    }
+
+    /// The numbers of `n` layers under a whole name: a list of them, or one for all.
+    pub(super) fn each_number(&self, key: &str, n: usize) -> Result<Vec<f64>, GgufConfigError> {
+        let found = match self.gguf.get(key) {
+            Some(Value::Floats(each)) => each.clone(),
+            Some(Value::Float(one)) => vec![*one; n],
+            _ => Vec::new(),
+        };
+        match found.len() == n && found.iter().all(|x| x.is_finite()) {
+            true => Ok(found),
+            false => Err(self.bad_key(key.to_string(), format!("is no list of {n} numbers, one a layer"))),
+        }
     }
 
     /// How many positions the model takes: those that it was trained on, or those that the scaling of its rotation makes

@@ -11,7 +11,7 @@ mod matrices;
 mod multipliers;
 
 pub use super::altup::AltUpWeights;
-use super::arch::{Arch, Gain, Norm};
+use super::arch::{Arch, Channel, Gain, Norm};
 use super::channel::RoutedExperts;
 pub use super::channel::{ChannelWeights, MlpWeights};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
@@ -423,6 +423,7 @@ pub fn load(
 /// As [`load`].
 fn fit(arch: &mut Arch, checkpoint: &Checkpoint) -> Result<Vec<String>, WeightsError> {
     let mut warnings = Vec::from_iter(untie(arch, checkpoint)?);
+    warnings.extend(widen(arch, checkpoint));
     let layout = Layout::new(arch, checkpoint);
     let unembed = layout.own_unembed().name;
     if !arch.tied && !checkpoint.contains(&unembed) {
@@ -455,6 +456,22 @@ fn untie(arch: &mut Arch, checkpoint: &Checkpoint) -> Result<Option<String>, Wei
         "`{}` is not `{}`, to which `tie_word_embeddings` ties it: it is used as it is stored, as transformers 5 does",
         own.name, embed.name
     )))
+}
+
+/// Where MLPs may have another width than the description's and the checkpoint's have it, that one counts; says so.
+fn widen(arch: &mut Arch, checkpoint: &Checkpoint) -> Option<String> {
+    let width = arch.or_width?;
+    let name = Layout::new(arch, checkpoint).first_up();
+    if checkpoint.shape(&name)?.first() != Some(&width) {
+        return None;
+    }
+    for layer in &mut arch.layers {
+        if let Channel::Mlp(mlp) = &mut layer.channel {
+            mlp.width = width;
+        }
+    }
+    let usual = std::mem::replace(&mut arch.d_mlp, width);
+    Some(format!("`{name}` is {width} wide, as it is stored; transformers takes {usual} and would refuse it"))
 }
 
 /// Converts stored parts into tensors.

@@ -85,6 +85,14 @@ pub struct XIelu {
     pub eps: f32,
 }
 
+impl XIelu {
+    /// Of what is learned: the alphas of positive and of negative numbers before softplus, beta, and epsilon.
+    pub fn of([positive, negative, beta, eps]: [f32; 4]) -> Self {
+        let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
+        XIelu { positive: softplus(positive), negative: beta + softplus(negative), beta, eps }
+    }
+}
+
 #[inline(always)]
 fn xielu(x: f32, by: XIelu) -> f32 {
     let low = if x < by.eps { x } else { by.eps };

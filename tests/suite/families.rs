@@ -3,7 +3,8 @@
 //!
 //! `GATELENS_FAMILIES` names another folder of such fixtures.
 
-use crate::support::{Golden, fixtures, open, other_families};
+use crate::support::copies::Folder;
+use crate::support::{Golden, fixtures, logits, open, other_families};
 use gatelens::model::{Model, Options as Loading};
 use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Generation, Options, Sampling, Steps, generate, run};
@@ -317,4 +318,42 @@ fn what_edges_cannot_tell_apart_is_refused_by_name() {
         let refused = Graph::there(&open(&format!("families/{family}")).decoder.arch).expect_err(family);
         assert!(refused.contains(why), "{family}: {refused}");
     }
+}
+
+#[test]
+fn mpts_mlps_are_as_wide_as_transformers_has_them_or_as_their_tensors_are() {
+    const FAMILY: &str = "families/mpt";
+    let prompts = [0, 1].map(|i| Golden::of(FAMILY).ids("input_ids", i));
+    let load = |folder: &Folder| Model::open(folder.path().to_str().expect("UTF-8"), &Loading::default());
+    let says = |ratio: u64| Folder::of(FAMILY).key("expansion_ratio", ratio.into());
+    // Numbers of two bytes: the last neurons write nothing, or are not there.
+    let [d_model, all, some] = [48, 192, 144];
+    let silenced = |folder: Folder| {
+        folder.weights(|tensors| {
+            let down = tensors.iter_mut().filter(|(name, _)| name.ends_with("ffn.down_proj.weight"));
+            down.for_each(|(_, down)| down.data.chunks_mut(2 * all).for_each(|row| row[2 * some..].fill(0)));
+        })
+    };
+    let cut = |folder: Folder| {
+        folder.weights(|tensors| {
+            for (name, tensor) in tensors.iter_mut() {
+                if name.ends_with("ffn.up_proj.weight") {
+                    tensor.shape[0] = some;
+                    tensor.data.truncate(2 * some * d_model);
+                } else if name.ends_with("ffn.down_proj.weight") {
+                    tensor.shape[1] = some;
+                    tensor.data = tensor.data.chunks(2 * all).flat_map(|row| row[..2 * some].to_vec()).collect();
+                }
+            }
+        })
+    };
+    let usual = load(&says(3)).expect("a model");
+    assert_eq!(logits(&usual, &prompts), logits(&open(FAMILY), &prompts), "transformers does not read the key");
+    let narrow = load(&cut(says(3))).expect("a model");
+    assert_eq!(narrow.decoder.arch.d_mlp, some);
+    assert!(narrow.warnings.iter().any(|said| said.contains("144 wide")), "{:?}", narrow.warnings);
+    let expected = logits(&load(&silenced(says(4))).expect("a model"), &prompts);
+    crate::support::assert_close(FAMILY, &logits(&narrow, &prompts), &expected, 1e-5, 1e-5);
+    let refused = load(&cut(says(2))).err().expect("neither width").to_string();
+    assert!(refused.contains("ffn.up_proj.weight") && refused.contains("[144, 48]"), "{refused}");
 }

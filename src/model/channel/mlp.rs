@@ -123,10 +123,7 @@ impl MlpWeights {
         let Some(numbers) = &self.xielu else { return Ok(shape.activation) };
         let number =
             |i: usize| Ok::<f32, candle_core::Error>(ops::to_vec(&numbers[i])?.first().copied().unwrap_or(0.0));
-        let (beta, eps) = (number(2)?, number(3)?);
-        let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
-        let (positive, negative) = (softplus(number(0)?), beta + softplus(number(1)?));
-        Ok(Activation::XIelu(XIelu { positive, negative, beta, eps }))
+        Ok(Activation::XIelu(XIelu::of([number(0)?, number(1)?, number(2)?, number(3)?])))
     }
 
     pub(super) fn forward(&self, shape: &Mlp, layer: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {

@@ -1,12 +1,17 @@
 //! Apertus: Llama with a plain MLP of xIELUs, whose numbers are learned, and a norm of each head's query and key.
 
-use super::{Family, Names, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Channel, Norm};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Arch, Channel, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
+use crate::ops::XIelu;
 use serde_json::json;
 
-pub(super) static APERTUS: Family = Family::new("apertus", describe, TENSORS);
+pub(super) static APERTUS: Family = Family {
+    gguf: Some(InGguf { architecture: "apertus", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("apertus", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -39,6 +44,21 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     for layer in &mut arch.layers {
         if let Channel::Mlp(mlp) = &mut layer.channel {
             mlp.xielu = true;
+        }
+    }
+    Ok(arch)
+}
+
+/// The numbers of xIELUs are keys there, not tensors.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let mut arch = in_gguf::described(k, &in_gguf::Own { gated: false, ..in_gguf::LLAMA })?;
+    let numbers = |name: &str| k.each_number(&format!("xielu.{name}"), arch.n_layers);
+    let (positive, negative) = (numbers("alpha_p")?, numbers("alpha_n")?);
+    let (beta, eps) = (numbers("beta")?, numbers("eps")?);
+    for (l, layer) in arch.layers.iter_mut().enumerate() {
+        if let Channel::Mlp(mlp) = &mut layer.channel {
+            mlp.activation =
+                Activation::XIelu(XIelu::of([positive[l], negative[l], beta[l], eps[l]].map(|n| n as f32)));
         }
     }
     Ok(arch)

@@ -1,12 +1,19 @@
 //! Bamba: Llama with Mamba 2 in place of attention in most layers, half of each head rotated in the others.
 
-use super::{Family, Names, Tensors, llama, mamba, rotary};
+use super::{Family, InGguf, Names, Tensors, granitemoehybrid, in_gguf, llama, mamba, rotary};
 use crate::model::arch::{Arch, Kind, Norm, Recurrent};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
 use serde_json::Value;
 
-pub(super) static BAMBA: Family = Family::new("bamba", describe, TENSORS);
+pub(super) static BAMBA: Family = Family {
+    gguf: Some(InGguf {
+        architecture: "granitehybrid",
+        describe: granitemoehybrid::describe_gguf,
+        tensors: in_gguf::PERMUTED,
+    }),
+    ..Family::new("bamba", describe, TENSORS)
+};
 
 /// Those of Jamba too.
 pub(super) const TENSORS: Tensors = Tensors {

@@ -1,11 +1,15 @@
 //! ERNIE 4.5 with several experts in some layers, chosen by a bias of the choice alone, beside those that all rows go through.
 
-use super::{Family, Names, Tensors, ernie4_5, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, ernie4_5, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Experts, Mlp, Router, Shared};
 use crate::model::channel::ExpertNames;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static ERNIE4_5_MOE: Family = Family::new("ernie4_5_moe", describe, TENSORS);
+pub(super) static ERNIE4_5_MOE: Family = Family {
+    gguf: Some(InGguf { architecture: "ernie4_5-moe", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("ernie4_5_moe", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -36,4 +40,12 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let every = r.opt_size("moe_layer_interval")?.unwrap_or(1).max(1);
     let sparse = |l: usize| (l + 1).is_multiple_of(every) && l >= first && l <= last;
     Ok(rotary::with_experts(arch, Experts { mlp, router, shared, ..experts }, sparse))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    // The tensors say which layers have experts.
+    k.pass_over(&["interleave_moe_layer_step"]);
+    let ropes = |k: &Keys, d_head: usize, n_ctx: usize| Ok(vec![k.rope(d_head, n_ctx, 500_000.0)?]);
+    let arch = in_gguf::described(k, &in_gguf::Own { ropes, ..in_gguf::LLAMA })?;
+    in_gguf::with_experts(k, arch, in_gguf::renormalised)
 }

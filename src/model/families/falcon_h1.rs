@@ -1,13 +1,19 @@
 //! Falcon-H1: attention and Mamba 2 side by side in every layer, and multipliers of nearly everything (muP).
 
-use super::{Family, Tensors, bamba, mamba, rotary};
+use super::{Family, InGguf, Tensors, bamba, in_gguf, mamba, mamba2 as mamba_2, rotary};
 use crate::model::arch::{Arch, Both, Kind, Mixer, Multipliers, Norm, Recurrent};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::json;
 
-pub(super) static FALCON_H1: Family = Family::new("falcon_h1", describe, TENSORS);
+pub(super) static FALCON_H1: Family = Family {
+    gguf: Some(InGguf { architecture: "falcon-h1", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("falcon_h1", describe, TENSORS)
+};
 
 const TENSORS: Tensors = bamba::TENSORS;
+
+const IN_GGUF: Tensors = Tensors { bare_mlp_norm: true, ..in_gguf::TENSORS };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.pass_over(mamba::OF_TRAINING);
@@ -72,4 +78,20 @@ fn list<const N: usize>(r: &Reader, key: &str) -> Result<[f64; N], ConfigError> 
     let numbers = value.as_array().and_then(|all| all.iter().map(|v| v.as_f64()).collect::<Option<Vec<f64>>>());
     let found = numbers.and_then(|all| <[f64; N]>::try_from(all).ok());
     found.ok_or_else(|| r.key(key, format!("expected {N} numbers, found {value}")))
+}
+
+/// Weights are there as the multipliers make them: what attention and the recurrent mixer give is as it is added.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let mut arch = in_gguf::described(k, &in_gguf::LLAMA)?;
+    let mut recurrent = mamba::mixer_in_gguf(k, mamba_2::kind_in_gguf(k, arch.norm)?, arch.n_layers)?;
+    let normed = k.first_with(arch.n_layers, "ssm_norm.weight").is_some();
+    if let Kind::Mamba2 { norm, .. } = &mut recurrent.kind {
+        *norm = norm.filter(|_| normed);
+    }
+    for layer in &mut arch.layers {
+        if let Mixer::Attention(attention) = layer.mixer {
+            layer.mixer = Mixer::Both(Both { attention, recurrent, scales: [1.0; 2], fed: None });
+        }
+    }
+    Ok(arch)
 }

@@ -6,7 +6,7 @@ use crate::model::config::{ConfigError, Reader};
 use crate::model::gguf_config::{GgufConfigError, Keys};
 
 pub(super) static GLM4: Family = Family {
-    gguf: Some(InGguf { architecture: "glm4", describe: describe_gguf, tensors: IN_GGUF }),
+    gguf: Some(InGguf { architecture: "glm4", describe: describe_gguf, tensors: glm::IN_GGUF }),
     ..Family::new("glm4", describe, TENSORS)
 };
 
@@ -18,9 +18,6 @@ const TENSORS: Tensors = Tensors {
     },
     ..glm::TENSORS
 };
-
-const IN_GGUF: Tensors =
-    Tensors { layer: Names { mlp: in_gguf::GATE_UP, ..in_gguf::TENSORS.layer }, ..in_gguf::INTERLEAVED };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     rotary::described(r, &rotary::Own { placement: NormPlacement::Both, ..glm::own(r)? })

@@ -49,6 +49,8 @@ pub(super) const TENSORS: Tensors = Tensors {
     qkv: Qkv::InTurn,
     transposed: true,
     interleaved: false,
+    permuted: false,
+    bare_mlp_norm: false,
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {

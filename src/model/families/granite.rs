@@ -6,7 +6,7 @@ use crate::model::config::{ConfigError, Reader};
 use crate::model::gguf_config::{GgufConfigError, Keys};
 
 pub(super) static GRANITE: Family = Family {
-    gguf: Some(InGguf { architecture: "granite", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    gguf: Some(InGguf { architecture: "granite", describe: describe_gguf, tensors: in_gguf::PERMUTED }),
     ..Family::new("granite", describe, llama::TENSORS)
 };
 
@@ -30,7 +30,16 @@ pub(super) fn scaled(r: &Reader, arch: Arch) -> Result<Arch, ConfigError> {
 }
 
 fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
-    scaled_in_gguf(k, in_gguf::described(k, &in_gguf::LLAMA)?)
+    pass_over_mixers(k);
+    k.pass_over(&["expert_shared_feed_forward_length", "expert_used_count"]);
+    let own = in_gguf::Own { width_of_tensor: true, ..in_gguf::LLAMA };
+    scaled_in_gguf(k, in_gguf::described(k, &own)?)
+}
+
+/// Files of Granite 4 with attention in every layer are of this architecture, or of that with experts, and describe mixers that no
+/// layer has.
+pub(super) fn pass_over_mixers(k: &Keys) {
+    k.pass_over(&["ssm.conv_kernel", "ssm.group_count", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank"]);
 }
 
 /// A model with Granite's multipliers, as GGUF files have them; 0 is none.

@@ -7,7 +7,7 @@ use crate::model::config::{ConfigError, Reader};
 use crate::model::gguf_config::{GgufConfigError, Keys};
 
 pub(super) static GRANITEMOE: Family = Family {
-    gguf: Some(InGguf { architecture: "granitemoe", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    gguf: Some(InGguf { architecture: "granitemoe", describe: describe_gguf, tensors: in_gguf::PERMUTED }),
     ..Family::new("granitemoe", describe, TENSORS)
 };
 
@@ -35,7 +35,17 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
 }
 
 fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
-    let arch = granite::scaled_in_gguf(k, in_gguf::described(k, &in_gguf::LLAMA)?)?;
+    granite::pass_over_mixers(k);
+    mixed_in_gguf(k, granite::scaled_in_gguf(k, in_gguf::described(k, &in_gguf::LLAMA)?)?)
+}
+
+/// A model with its experts, if it has any.
+pub(super) fn mixed_in_gguf(k: &Keys, arch: Arch) -> Result<Arch, GgufConfigError> {
+    if k.first_with(arch.n_layers, "ffn_gate_inp.weight").is_none() {
+        // Files of models without experts give the width of what all rows go through, and how many would be chosen.
+        k.pass_over(&["expert_shared_feed_forward_length", "expert_used_count"]);
+        return Ok(arch);
+    }
     in_gguf::with_experts(k, arch, |experts| Experts {
         router: Router { scores: Scores::SoftmaxOfChosen, ..experts.router },
         ..experts

@@ -1,12 +1,16 @@
 //! Granite 4: Mamba 2 in place of attention in most layers; the others may rotate nothing; several experts and an MLP that all rows
 //! go through, or that alone.
 
-use super::{Family, Names, Tensors, bamba, granite, granitemoe, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, bamba, granite, granitemoe, in_gguf, llama, mamba, mamba2, rotary};
 use crate::model::arch::{Arch, Channel, Experts, Mlp, Router, Scores, Shared};
 use crate::model::channel::{ExpertNames, MlpWeights};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static GRANITEMOEHYBRID: Family = Family::new("granitemoehybrid", describe, TENSORS);
+pub(super) static GRANITEMOEHYBRID: Family = Family {
+    gguf: Some(InGguf { architecture: "granitehybrid", describe: describe_gguf, tensors: in_gguf::PERMUTED }),
+    ..Family::new("granitemoehybrid", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -50,6 +54,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let wide = |mlp: Mlp| Mlp { width: shared, ..mlp };
     arch = match n {
         0 => {
+            r.pass_over(&["num_experts_per_tok"]);
             for layer in &mut arch.layers {
                 if let Channel::Mlp(mlp) = &mut layer.channel {
                     *mlp = wide(*mlp);
@@ -70,4 +75,15 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     rotary::with_recurrent(r, arch, recurrent, |l| {
         words.as_ref().is_none_or(|words| ["mamba", "linear_attention"].contains(&words[l]))
     })
+}
+
+/// Of Bamba too, which multiplies nothing.
+pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let multiplies = k.gives("embedding_scale") || k.gives("logit_scale");
+    let (arch, recurrent) = in_gguf::hybrid(k, &in_gguf::Own { width_of_tensor: true, ..in_gguf::LLAMA })?;
+    let arch = granite::scaled_in_gguf(k, arch)?;
+    let mixer = mamba::mixer_in_gguf(k, mamba2::kind_in_gguf(k, arch.norm)?, arch.n_layers)?;
+    let arch = granitemoe::mixed_in_gguf(k, rotary::replaced(arch, mixer, |l| recurrent[l]))?;
+    let family = if multiplies { &GRANITEMOEHYBRID } else { &bamba::BAMBA };
+    Ok(Arch { family, ..arch })
 }

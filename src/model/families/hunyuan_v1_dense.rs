@@ -1,11 +1,15 @@
 //! Hunyuan: Llama with a norm of each head's query and key after rotation, whose base may be raised.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm, NormOver, QkNorm};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 
-pub(super) static HUNYUAN_V1_DENSE: Family = Family::new("hunyuan_v1_dense", describe, TENSORS);
+pub(super) static HUNYUAN_V1_DENSE: Family = Family {
+    gguf: Some(InGguf { architecture: "hunyuan-dense", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("hunyuan_v1_dense", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -30,4 +34,13 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     rotary::described(r, &own)
+}
+
+/// The base of the rotation is there as it was raised.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let mut arch = in_gguf::described(k, &in_gguf::LLAMA)?;
+    arch.each_attention(|_, attention| {
+        attention.qk_norm = attention.qk_norm.map(|norm| QkNorm { rotated: true, ..norm });
+    });
+    Ok(arch)
 }

@@ -8,6 +8,7 @@ use crate::model::config::Sliding;
 use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::{AttentionWeights, LatentWeights, RecurrentNames};
 use crate::model::rope::{Rope, Scaling};
+use crate::model::weights::form::Named;
 
 /// The names of tensors, which are the same for every architecture.
 pub(super) const TENSORS: Tensors = Tensors {
@@ -30,15 +31,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             sinks: Some("attn_sinks.weight"),
             gate: None,
             difference: None,
-            latent: Some(LatentWeights {
-                q_up: Some("attn_q_b"),
-                q: Some("attn_q_a"),
-                q_norm: Some("attn_q_a_norm"),
-                kv: Some("attn_kv_a_mqa"),
-                kv_norm: Some("attn_kv_a_norm"),
-                k_rotary: None,
-                index: None,
-            }),
+            latent: Some(LATENT),
             o: "attn_output",
         },
         attn_post_norm: "post_attention_norm",
@@ -73,9 +66,16 @@ pub(super) const TENSORS: Tensors = Tensors {
             dt_bias: "ssm_dt.bias",
             skip: "ssm_d",
             prefix: "",
-            others: &[("x_proj", "ssm_x"), ("dt_proj", "ssm_dt")],
+            others: &[
+                ("x_proj", "ssm_x"),
+                ("dt_proj", "ssm_dt"),
+                ("dt_layernorm", "ssm_dt_norm"),
+                ("b_layernorm", "ssm_b_norm"),
+                ("c_layernorm", "ssm_c_norm"),
+            ],
             norm: "ssm_norm",
             out: "ssm_out",
+            fused_shares: None,
         },
         mlp_post_norm: "post_ffw_norm",
         shifts: &[],
@@ -84,10 +84,26 @@ pub(super) const TENSORS: Tensors = Tensors {
     qkv: Qkv::Apart,
     transposed: false,
     interleaved: false,
+    permuted: false,
+    bare_mlp_norm: false,
+};
+
+/// The names of what latent attention is made of.
+pub(super) const LATENT: LatentWeights<Named> = LatentWeights {
+    q_up: Some("attn_q_b"),
+    q: Some("attn_q_a"),
+    q_norm: Some("attn_q_a_norm"),
+    kv: Some("attn_kv_a_mqa"),
+    kv_norm: Some("attn_kv_a_norm"),
+    k_rotary: None,
+    index: None,
 };
 
 /// Those of architectures whose rotation turns neighbours against each other, as llama.cpp's `LLAMA_ROPE_TYPE_NORM` does.
 pub(super) const INTERLEAVED: Tensors = Tensors { interleaved: true, ..TENSORS };
+
+/// Those of architectures whose queries and keys llama.cpp's converter interleaves, for such a rotation.
+pub(super) const PERMUTED: Tensors = Tensors { permuted: true, ..INTERLEAVED };
 
 /// Those of architectures whose queries, keys and values are stored in one.
 pub(super) const FUSED: Tensors = Tensors {
@@ -105,8 +121,7 @@ pub(super) const FUSED: Tensors = Tensors {
 };
 
 /// An MLP whose gate and up are stored in one.
-pub(super) const GATE_UP: MlpWeights<crate::model::weights::form::Named> =
-    MlpWeights { gate: Some("ffn_up"), ..TENSORS.layer.mlp };
+pub(super) const GATE_UP: MlpWeights<Named> = MlpWeights { gate: Some("ffn_up"), ..TENSORS.layer.mlp };
 
 /// What a family has of its own there. [`LLAMA`] has what most do.
 pub(super) struct Own {
@@ -170,27 +185,37 @@ pub(super) fn described(k: &Keys, own: &Own) -> Result<Arch, GgufConfigError> {
     of_heads(k, own, d_model, Heads { n_heads, n_kv_heads, d_head, ..Heads::default() })
 }
 
+/// [`described`] of an architecture some of whose layers have no KV heads, and which these are: a recurrent mixer stands there.
+pub(super) fn hybrid(k: &Keys, own: &Own) -> Result<(Arch, Vec<bool>), GgufConfigError> {
+    let (d_model, n_heads) = (k.d_model()?, k.size("attention.head_count")?);
+    let d_head = k.d_head(d_model, n_heads)?;
+    let (n_kv_heads, recurrent) = k.kv_heads_or_none(k.layers(n_heads)?)?;
+    let heads = Heads { n_heads, n_kv_heads, d_head, ..Heads::default() };
+    Ok((of_heads(k, own, d_model, heads)?, recurrent))
+}
+
 /// [`described`] with heads whose sizes have keys of their own; their scale is made here.
 pub(super) fn of_heads(k: &Keys, own: &Own, d_model: usize, heads: Heads) -> Result<Arch, GgufConfigError> {
     let Heads { n_heads, d_head, .. } = heads;
     let n_layers = k.layers(n_heads)?;
     let n_ctx = k.size("context_length")?;
+    let has = |tensor: &str| k.first_with(n_layers, tensor).is_some();
     let mlp = Mlp {
-        width: width(k, own)?,
+        width: width(k, own, n_layers)?,
         gated: own.gated,
         activation: own.activation,
         xielu: false,
         cut: None,
-        bias: k.has("blk.0.ffn_up.bias"),
+        bias: has("ffn_up.bias"),
     };
     let norm = (own.norm)(k)?;
     let ropes = (own.ropes)(k, d_head, n_ctx)?;
     let sliding = (own.windows)(k, n_layers, n_ctx)?;
     let scale = own.query_scalar.unwrap_or(d_head as f64).powf(-0.5);
     let attention = Attention {
-        qk_norm: normed(k, norm, d_head),
-        qkv_bias: k.has("blk.0.attn_q.bias") || k.has("blk.0.attn_qkv.bias"),
-        out_bias: k.has("blk.0.attn_output.bias"),
+        qk_norm: normed(k, norm, d_head, n_layers),
+        qkv_bias: has("attn_q.bias") || has("attn_qkv.bias"),
+        out_bias: has("attn_output.bias"),
         ..Attention::plain(Heads { scale, ..heads })
     };
     let layers = rotary::layers(attention, mlp, &sliding, &ropes);
@@ -211,21 +236,23 @@ pub(super) fn of_layers(k: &Keys, d_model: usize, norm: Norm, layers: Vec<Layer>
     Ok(Arch { tied, further, ..Arch::plain(k.family, [d_model, vocab, n_ctx], norm, layers) })
 }
 
-fn width(k: &Keys, own: &Own) -> Result<usize, GgufConfigError> {
-    let given = k.size("feed_forward_length")?;
-    let stored = k.first_with(1, "ffn_up.weight").and_then(|(_, shape)| shape.first().copied());
+fn width(k: &Keys, own: &Own, n_layers: usize) -> Result<usize, GgufConfigError> {
+    // Files of models with experts in every layer may have no width of others.
+    let none = !k.gives("feed_forward_length") && k.has("blk.0.ffn_gate_inp.weight");
+    let given = k.size(if none { "expert_feed_forward_length" } else { "feed_forward_length" })?;
+    let stored = k.first_with(n_layers, "ffn_up.weight").and_then(|(_, shape)| shape.first().copied());
     Ok(stored.filter(|_| own.width_of_tensor).unwrap_or(given))
 }
 
 /// The norms of queries and keys, which the tensor's shape tells: of each head, of each with its own weight, of all.
-fn normed(k: &Keys, norm: Norm, d_head: usize) -> Option<QkNorm> {
-    let (_, shape) = k.first_with(1, "attn_q_norm.weight")?;
+fn normed(k: &Keys, norm: Norm, d_head: usize, n_layers: usize) -> Option<QkNorm> {
+    let (_, shape) = k.first_with(n_layers, "attn_q_norm.weight")?;
     let over = match *shape {
         [n] if n == d_head => NormOver::Head,
         [_] => NormOver::All,
         _ => NormOver::OwnHead,
     };
-    let of = Norm { bias: k.has("blk.0.attn_q_norm.bias"), ..norm };
+    let of = Norm { bias: k.first_with(n_layers, "attn_q_norm.bias").is_some(), ..norm };
     Some(QkNorm { of, over, rotated: false })
 }
 
@@ -271,6 +298,15 @@ pub(super) fn with_experts(
     let experts = change(Experts { n, chosen, mlp, router, shared, weighs_input: false, apart: None });
     let sparse: Vec<bool> = (0..n_layers).map(|l| k.has(&format!("blk.{l}.ffn_gate_inp.weight"))).collect();
     Ok(rotary::with_experts(arch, experts, |l| sparse[l]))
+}
+
+/// Holds the kind of scores that a file gives, if it gives one, to sigmoids.
+pub(super) fn sigmoids(k: &Keys) -> Result<(), GgufConfigError> {
+    const GATING: &str = "expert_gating_func";
+    match k.opt_size(GATING)?.is_none_or(|kind| kind == 0 || kind == 2) {
+        true => Ok(()),
+        false => Err(k.bad(GATING, "is not 2, sigmoids, as the architecture has them")),
+    }
 }
 
 /// Experts whose weights are divided by their sum.

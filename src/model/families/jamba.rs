@@ -1,12 +1,16 @@
 //! Jamba: Mamba in place of attention in most layers, with norms of the time steps, `B` and `C`; the others rotate nothing; several
 //! experts in every second layer.
 
-use super::{Family, Names, Tensors, bamba, llama, mamba, rotary};
+use super::{Family, InGguf, Names, Tensors, bamba, in_gguf, llama, mamba, rotary};
 use crate::model::arch::{Arch, Kind, Recurrent};
 use crate::model::channel::ExpertNames;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static JAMBA: Family = Family::new("jamba", describe, TENSORS);
+pub(super) static JAMBA: Family = Family {
+    gguf: Some(InGguf { architecture: "jamba", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("jamba", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -42,4 +46,18 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let of = rotary::experts(r, n, r.size("num_experts_per_tok")?, arch.d_mlp)?;
     let arch = rotary::with_experts(arch, of, |l| n > 1 && at(l, experts));
     rotary::with_recurrent(r, arch, recurrent, |l| !at(l, attention))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let (arch, recurrent) = in_gguf::hybrid(k, &in_gguf::Own { ropes: in_gguf::none, ..in_gguf::LLAMA })?;
+    let mixer = mamba::mixer_in_gguf(k, mamba::kind_in_gguf(k, Some(arch.norm))?, arch.n_layers)?;
+    let arch = rotary::replaced(arch, mixer, |l| recurrent[l]);
+    // Files count experts where no layer has any.
+    match k.first_with(arch.n_layers, "ffn_gate_inp.weight") {
+        Some(_) => in_gguf::with_experts(k, arch, |experts| experts),
+        None => {
+            k.pass_over(&["expert_count", "expert_used_count"]);
+            Ok(arch)
+        }
+    }
 }

@@ -1,13 +1,17 @@
 //! LFM 2: gated short convolutions in place of attention in most layers, a norm of each head's query and key in the others.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Kind, Norm, Recurrent};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::{AttentionWeights, RecurrentNames};
 use serde_json::Value;
 
-pub(super) static LFM2: Family = Family::new("lfm2", describe, TENSORS);
+pub(super) static LFM2: Family = Family {
+    gguf: Some(InGguf { architecture: "lfm2", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("lfm2", describe, TENSORS)
+};
 
 pub(super) const TENSORS: Tensors = Tensors {
     final_norm: "embedding_norm",
@@ -31,6 +35,22 @@ pub(super) const TENSORS: Tensors = Tensors {
         ..llama::TENSORS.layer
     },
     ..llama::TENSORS
+};
+
+pub(super) const IN_GGUF: Tensors = Tensors {
+    // llama.cpp calls the final norm so.
+    final_norm: "token_embd_norm",
+    layer: Names {
+        recurrent: RecurrentNames {
+            inputs: ["shortconv.in_proj", "", "", "", "", ""],
+            conv: "shortconv.conv.weight",
+            conv_bias: "shortconv.conv.bias",
+            out: "shortconv.out_proj",
+            ..in_gguf::TENSORS.layer.recurrent
+        },
+        ..in_gguf::TENSORS.layer
+    },
+    ..in_gguf::TENSORS
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
@@ -95,4 +115,18 @@ fn width(r: &Reader, given: usize) -> Result<usize, ConfigError> {
     let wide = factor.map_or(narrow, |factor| (factor * narrow as f64) as usize);
     let of = of.unwrap_or(256).max(1);
     Ok(wide.div_ceil(of).saturating_mul(of))
+}
+
+/// Of the model with experts too, before it has them.
+pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let ropes = |k: &Keys, d_head: usize, n_ctx: usize| Ok(vec![k.rope(d_head, n_ctx, 1e6)?]);
+    let (arch, recurrent) = in_gguf::hybrid(k, &in_gguf::Own { ropes, ..in_gguf::LLAMA })?;
+    let has = |tensor: &str| k.first_with(arch.n_layers, tensor).is_some();
+    let mixer = Recurrent {
+        kind: Kind::Short { width: arch.d_model },
+        conv: Some(k.size("shortconv.l_cache")?),
+        conv_bias: has("shortconv.conv.bias"),
+        bias: has("shortconv.in_proj.bias"),
+    };
+    Ok(rotary::replaced(arch, mixer, |l| recurrent[l]))
 }

@@ -1,11 +1,15 @@
 //! LFM 2 with several experts after the first layers, chosen by a bias of the choice alone.
 
-use super::{Family, Names, Tensors, lfm2, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, lfm2, llama, rotary};
 use crate::model::arch::{Arch, Experts, Router, Scores};
 use crate::model::channel::{ExpertNames, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static LFM2_MOE: Family = Family::new("lfm2_moe", describe, TENSORS);
+pub(super) static LFM2_MOE: Family = Family {
+    gguf: Some(InGguf { architecture: "lfm2moe", describe: describe_gguf, tensors: lfm2::IN_GGUF }),
+    ..Family::new("lfm2_moe", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -34,4 +38,12 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     };
     let dense = r.opt_size("num_dense_layers")?.unwrap_or(2);
     Ok(rotary::with_experts(arch, Experts { router, ..experts }, |l| l >= dense))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::sigmoids(k)?;
+    in_gguf::with_experts(k, lfm2::describe_gguf(k)?, |experts| Experts {
+        router: Router { scores: Scores::Sigmoid, renormalised: true, ..experts.router },
+        ..experts
+    })
 }

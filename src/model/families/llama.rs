@@ -59,6 +59,8 @@ pub(super) const TENSORS: Tensors = Tensors {
     qkv: Qkv::Apart,
     transposed: false,
     interleaved: false,
+    permuted: false,
+    bare_mlp_norm: false,
 };
 
 /// The names of recurrent mixers in the manner of Mamba 2.
@@ -75,6 +77,7 @@ pub(super) const RECURRENT: RecurrentNames = RecurrentNames {
     others: &[],
     norm: "mamba.norm",
     out: "mamba.out_proj",
+    fused_shares: None,
 };
 
 /// The names of experts that most families have.

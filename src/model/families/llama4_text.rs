@@ -1,14 +1,18 @@
 //! Llama 4: attention within chunks in three of four layers, which alone rotate, queries that grow with their position in the
 //! others, several experts in some layers, of which one is chosen and weighs what it reads, beside one that all rows go through.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Channel, Experts, Gain, Growth, Mlp, Norm, NormOver, QkNorm, Router, Scores, Shared};
 use crate::model::channel::{ExpertNames, MlpWeights, StoredExperts};
-use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::config::{ConfigError, Reader, Slides, Sliding, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::Value;
 
-pub(super) static LLAMA4_TEXT: Family =
-    Family { wrappers: &["llama4"], ..Family::new("llama4_text", describe, TENSORS) };
+pub(super) static LLAMA4_TEXT: Family = Family {
+    wrappers: &["llama4"],
+    gguf: Some(InGguf { architecture: "llama4", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("llama4_text", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -91,4 +95,36 @@ fn mixed(r: &Reader, mut arch: Arch) -> Result<Arch, ConfigError> {
         }
     }
     Ok(rotary::with_experts(arch, Experts { router, shared, weighs_input: true, ..experts }, sparse))
+}
+
+/// Files do not say how wide chunks are, which layers rotate and how queries grow: those of the released models are meant, as
+/// llama.cpp takes it.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    const CHUNK: usize = 8192;
+    const WINDOW: &str = "attention.sliding_window";
+    if k.opt_size(WINDOW)?.is_some_and(|n| n != CHUNK) {
+        return Err(k.bad(WINDOW, format!("gatelens implements only chunks of {CHUNK} for this architecture")));
+    }
+    k.pass_over(&["interleave_moe_layer_step"]);
+    let own = in_gguf::Own {
+        windows: |_, n, _| Ok(Sliding { window: None, layers: vec![false; n] }),
+        ropes: |k, d_head, n_ctx| Ok(vec![k.rope(d_head, n_ctx, 500_000.0)?]),
+        ..in_gguf::LLAMA
+    };
+    let mut arch = in_gguf::described(k, &own)?;
+    // Of Maverick's 128 experts and of Scout's 16, which alone norms queries and keys.
+    let of = Norm { gain: Gain::One, ..arch.norm };
+    let qk_norm = (k.size("expert_count")? != 128).then_some(QkNorm { of, over: NormOver::Head, rotated: true });
+    arch.each_attention(|l, attention| match (l + 1).is_multiple_of(4) {
+        true => {
+            let growth = Growth { beta: 0.1, original: 8192.0, shift: 1.0 };
+            (attention.rope, attention.growth) = (None, Some(growth));
+        }
+        false => (attention.heads.chunk, attention.qk_norm) = (Some(CHUNK), qk_norm),
+    });
+    in_gguf::with_experts(k, arch, |experts| Experts {
+        router: Router { scores: Scores::Sigmoid, ..experts.router },
+        weighs_input: true,
+        ..experts
+    })
 }

@@ -32,6 +32,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             others: &[],
             norm: "mixer.norm",
             out: "mixer.out_proj",
+            fused_shares: None,
         },
         ..llama::TENSORS.layer
     },
@@ -88,20 +89,30 @@ pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
     // The epsilon of these norms is not in the file; it is the released model's.
     let normed = k.flag("ssm.dt_b_c_rms", false)?;
     let inner = normed.then_some(Norm { gain: Gain::One, ..Norm::rms(1e-6) });
-    let kind = Kind::Mamba {
+    let arch = of_layers_in_gguf(k, kind_in_gguf(k, inner)?)?;
+    Ok(if normed { Arch { family: &falcon_mamba::FALCON_MAMBA, ..arch } } else { arch })
+}
+
+/// Mamba with such norms of time steps, `B` and `C`.
+pub(super) fn kind_in_gguf(k: &Keys, inner: Option<Norm>) -> Result<Kind, GgufConfigError> {
+    Ok(Kind::Mamba {
         width: k.size("ssm.inner_size")?,
         d_state: k.size("ssm.state_size")?,
         rank: k.size("ssm.time_step_rank")?,
         inner,
-    };
-    let arch = of_layers_in_gguf(k, kind)?;
-    Ok(if normed { Arch { family: &falcon_mamba::FALCON_MAMBA, ..arch } } else { arch })
+    })
 }
 
 /// A model of such mixers alone.
 pub(super) fn of_layers_in_gguf(k: &Keys, kind: Kind) -> Result<Arch, GgufConfigError> {
-    let (conv, conv_bias) = (Some(k.size("ssm.conv_kernel")?), k.has("blk.0.ssm_conv1d.bias"));
-    let mixer = Mixer::Recurrent(Recurrent { kind, conv, conv_bias, bias: k.has("blk.0.ssm_in.bias") });
-    let layers = vec![Layer { mixer, channel: Channel::None }; k.layers(1)?];
+    let n = k.layers(1)?;
+    let layers = vec![Layer { mixer: Mixer::Recurrent(mixer_in_gguf(k, kind, n)?), channel: Channel::None }; n];
     in_gguf::of_layers(k, k.d_model()?, in_gguf::rms(k)?, layers)
+}
+
+/// Such a mixer, as some of `n` layers have it.
+pub(super) fn mixer_in_gguf(k: &Keys, kind: Kind, n: usize) -> Result<Recurrent, GgufConfigError> {
+    let has = |tensor: &str| k.first_with(n, tensor).is_some();
+    let conv = Some(k.size("ssm.conv_kernel")?);
+    Ok(Recurrent { kind, conv, conv_bias: has("ssm_conv1d.bias"), bias: has("ssm_in.bias") })
 }

@@ -33,20 +33,24 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
 }
 
 fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    mamba::of_layers_in_gguf(k, kind_in_gguf(k, in_gguf::rms(k)?)?)
+}
+
+/// Mamba 2, with such a norm.
+pub(super) fn kind_in_gguf(k: &Keys, norm: Norm) -> Result<Kind, GgufConfigError> {
     let (heads, groups) = (k.size("ssm.time_step_rank")?, k.size("ssm.group_count")?);
     let width = k.size("ssm.inner_size")?;
     if heads == 0 || !width.is_multiple_of(heads) {
         return Err(k.bad("ssm.inner_size", format!("{width} does not divide over {heads} heads")));
     }
-    let kind = Kind::Mamba2 {
+    Ok(Kind::Mamba2 {
         heads,
         d_head: width / heads,
         d_state: k.size("ssm.state_size")?,
         groups,
         limits: [0.0, f64::INFINITY],
-        norm: Some(in_gguf::rms(k)?),
+        norm: Some(norm),
         gate_last: false,
         norm_groups: groups,
-    };
-    mamba::of_layers_in_gguf(k, kind)
+    })
 }

@@ -210,7 +210,7 @@ pub struct Family {
 
 /// A family in GGUF files.
 pub(super) struct InGguf {
-    /// Its `general.architecture`.
+    /// Its `general.architecture`; of several names with a space between.
     pub architecture: &'static str,
     /// Describes a model by the file's metadata.
     pub describe: fn(&Keys) -> Result<Arch, GgufConfigError>,
@@ -241,6 +241,11 @@ pub(crate) struct Tensors {
     pub transposed: bool,
     /// Whether the halves of a query and of a key that turn against each other are interleaved.
     pub interleaved: bool,
+    /// Whether the halves of every query and key are interleaved, whatever part of it the layer rotates, if any: so llama.cpp's
+    /// converter stores those of Llama and its kin.
+    pub permuted: bool,
+    /// Whether the norm before MLPs is stored without `.weight` after its name.
+    pub bare_mlp_norm: bool,
 }
 
 /// What the tensors of a layer are called; empty, or nothing, where a family has no such part. Parts that are stored in one
@@ -306,6 +311,13 @@ impl Family {
     /// The size that the family has where a description has none.
     pub(super) fn size(&self, key: &str) -> Option<usize> {
         self.sizes.iter().find(|(name, _)| *name == key).map(|(_, size)| *size)
+    }
+}
+
+impl InGguf {
+    /// The values of `general.architecture` that files of the family have.
+    pub(super) fn architectures(&self) -> impl Iterator<Item = &'static str> {
+        self.architecture.split(' ')
     }
 }
 

@@ -1,13 +1,17 @@
 //! MPT: layer norms without bias, no bias anywhere, scores that fall with distance, queries, keys and values that may be cut off.
 
-use super::{Family, Names, Qkv, Tensors, llama, rotary};
-use crate::model::arch::{Alibi, Arch, Norm};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Alibi, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static MPT: Family = Family::new("mpt", describe, TENSORS);
+pub(super) static MPT: Family = Family {
+    gguf: Some(InGguf { architecture: "mpt", describe: describe_gguf, tensors: in_gguf::FUSED }),
+    ..Family::new("mpt", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     prefix: "transformer.",
@@ -36,7 +40,6 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.require("embedding_fraction", &json!(1.0))?;
     r.require("logit_scale", &json!(1.0))?;
     r.pass_over(&["emb_pdrop", "init_device", "learned_pos_emb", "norm_type", "init_config", "verbose"]);
-    r.take("layer_norm_epsilon");
     let (clip, scale, slopes) = r.within("attn_config", |of| {
         of.require("alibi", &json!(true))?;
         of.require("qk_ln", &json!(false))?;
@@ -48,9 +51,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         Ok((of.opt_number("clip_qkv")?, of.opt_number("softmax_scale")?, slopes))
     })?;
     let (d_model, n_heads) = (r.size("d_model")?, r.size("n_heads")?);
-    let ratio = r.opt_number("expansion_ratio")?.unwrap_or(4.0);
+    let eps = r.opt_number("layer_norm_epsilon")?.unwrap_or(1e-5);
     let own = rotary::Own {
-        norm: Norm { bias: false, ..Norm::layer(1e-5) },
+        norm: Norm { bias: false, ..Norm::layer(eps) },
         eps: "",
         gated: false,
         activation: ("", "gelu"),
@@ -64,14 +67,33 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         n_heads,
         n_kv_heads: n_heads,
         d_head: r.divide("d_model", d_model, n_heads)?,
-        d_mlp: (d_model as f64 * ratio) as usize,
+        // `transformers` has no other width, whatever `expansion_ratio` says; the first implementation goes by that.
+        d_mlp: d_model.saturating_mul(4),
         vocab: r.size("vocab_size")?,
         n_ctx: r.size("max_seq_len")?,
     };
+    let ratio = r.opt_number("expansion_ratio")?.filter(|ratio| *ratio != 4.0);
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
+    arch.or_width = ratio.map(|ratio| (d_model as f64 * ratio) as usize);
     arch.each_attention(|_, attention| {
         (attention.alibi, attention.clip) = (Some(Alibi { most: slopes, rounded: false }), clip);
         attention.heads.scale = scale.unwrap_or(attention.heads.scale);
+    });
+    Ok(arch)
+}
+
+/// The converter takes it for granted that MLPs are four times as wide as the model; the tensors know.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    const SLOPES: &str = "attention.max_alibi_bias";
+    let own =
+        in_gguf::Own { ropes: in_gguf::none, width_of_tensor: true, activation: Activation::Gelu, ..in_gguf::PLAIN };
+    let mut arch = in_gguf::described(k, &own)?;
+    let clip = k.factor_if_any("attention.clamp_kqv")?;
+    let Some(most) = k.factor_if_any(SLOPES)? else {
+        return Err(k.bad(SLOPES, "is 0 or missing: MPT with other positions is not implemented"));
+    };
+    arch.each_attention(|_, attention| {
+        (attention.alibi, attention.clip) = (Some(Alibi { most, rounded: false }), clip);
     });
     Ok(arch)
 }

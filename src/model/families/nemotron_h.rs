@@ -1,13 +1,17 @@
 //! Nemotron-H: layers of one part each: Mamba 2, attention that rotates nothing, an MLP of squared ReLUs, or several experts.
 
-use super::{Family, Names, Tensors, llama, mamba};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, mamba, mamba2};
 use crate::model::arch::*;
 use crate::model::channel::{ExpertNames, MlpWeights, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static NEMOTRON_H: Family = Family::new("nemotron_h", describe, TENSORS);
+pub(super) static NEMOTRON_H: Family = Family {
+    gguf: Some(InGguf { architecture: "nemotron_h nemotron_h_moe", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("nemotron_h", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -37,6 +41,10 @@ const TENSORS: Tensors = Tensors {
     },
     ..mamba::TENSORS
 };
+
+/// A layer has one norm, whatever part it has. The converter interleaves queries and keys, though nothing rotates.
+const IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::PERMUTED };
 
 /// What a layer is.
 #[derive(Clone, Copy)]
@@ -142,4 +150,44 @@ fn experts(r: &Reader, mlp: Mlp) -> Result<Experts, ConfigError> {
     let shared = shared.map(|width| Shared { mlp: Mlp { width: width.saturating_mul(several), ..mlp }, gated: false });
     let chosen = r.size("num_experts_per_tok")?;
     Ok(Experts { n, chosen, mlp: Mlp { width, ..mlp }, router, shared, weighs_input: false, apart: None })
+}
+
+/// What each layer is, its tensors tell.
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let (d_model, n_heads) = (k.d_model()?, k.size("attention.head_count")?);
+    let (n, d_head) = (k.layers(n_heads)?, k.d_head(d_model, n_heads)?);
+    let norm = Norm::rms(in_gguf::layer(k)?.eps);
+    let (n_kv_heads, _) = k.kv_heads_or_none(n)?;
+    let scale = (d_head as f64).powf(-0.5);
+    let heads = Heads { n_heads, n_kv_heads, d_head, scale, ..Heads::default() };
+    let some = |tensor: &str| k.first_with(n, tensor);
+    let (qkv_bias, out_bias) = (some("attn_q.bias").is_some(), some("attn_output.bias").is_some());
+    let attention = Attention { rope: None, qkv_bias, out_bias, ..Attention::plain(heads) };
+    let mixer = mamba::mixer_in_gguf(k, mamba2::kind_in_gguf(k, norm)?, n)?;
+    k.pass_over(&["feed_forward_length"]);
+    let width = some("ffn_up.weight").and_then(|(_, shape)| shape.first().copied()).unwrap_or(0);
+    let bias = some("ffn_up.bias").is_some();
+    let mlp = Mlp { width, gated: false, activation: Activation::SquaredRelu, xielu: false, cut: None, bias };
+    let layer = |l: usize| {
+        let has = |tensor: &str| k.has(&format!("blk.{l}.{tensor}.weight"));
+        match (has("ssm_in"), has("attn_q")) {
+            (true, _) => Layer { mixer: Mixer::Recurrent(mixer), channel: Channel::None },
+            (_, true) => Layer { mixer: Mixer::Attention(attention), channel: Channel::None },
+            _ => Layer { mixer: Mixer::None, channel: Channel::Mlp(mlp) },
+        }
+    };
+    let arch = in_gguf::of_layers(k, d_model, norm, (0..n).map(layer).collect())?;
+    if some("ffn_gate_inp.weight").is_none() {
+        return Ok(arch);
+    }
+    in_gguf::sigmoids(k)?;
+    let (groups, kept) = (k.opt_size("expert_group_count")?.unwrap_or(1), k.opt_size("expert_group_used_count")?);
+    let groups = (groups > 1).then_some(Groups { n: groups, chosen: kept.unwrap_or(1), best: 2 });
+    let plain = |of: Mlp| Mlp { gated: false, activation: mlp.activation, ..of };
+    in_gguf::with_experts(k, arch, |experts| Experts {
+        mlp: plain(experts.mlp),
+        shared: experts.shared.map(|shared| Shared { mlp: plain(shared.mlp), ..shared }),
+        router: Router { scores: Scores::Sigmoid, groups, ..experts.router },
+        ..experts
+    })
 }

@@ -40,6 +40,11 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
 }
 
 fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
-    let windows = |k: &Keys, n: usize, _: usize| Ok(Sliding { window: k.window()?, layers: vec![true; n] });
-    in_gguf::described(k, &in_gguf::Own { windows, ropes: in_gguf::long_ropes, ..in_gguf::LLAMA })
+    let own = in_gguf::Own { windows: windows_in_gguf, ropes: in_gguf::long_ropes, ..in_gguf::LLAMA };
+    in_gguf::described(k, &own)
+}
+
+/// All layers slide, if any does.
+pub(super) fn windows_in_gguf(k: &Keys, n: usize, _: usize) -> Result<Sliding, GgufConfigError> {
+    Ok(Sliding { window: k.window()?, layers: vec![true; n] })
 }

@@ -41,6 +41,7 @@ const TENSORS: Tensors = Tensors {
             others: &[],
             norm: "",
             out: "temporal_block.linear_out",
+            fused_shares: None,
         },
         ..llama::TENSORS.layer
     },

@@ -138,17 +138,23 @@ pub(super) fn with_experts(mut arch: Arch, experts: Experts, sparse: impl Fn(usi
 /// The same with a recurrent mixer in place of attention in some layers.
 pub(super) fn with_recurrent(
     r: &Reader,
-    mut arch: Arch,
+    arch: Arch,
     recurrent: Recurrent,
     which: impl Fn(usize) -> bool,
 ) -> Result<Arch, ConfigError> {
-    for (_, layer) in arch.layers.iter_mut().enumerate().filter(|(l, _)| which(*l)) {
-        layer.mixer = Mixer::Recurrent(recurrent);
-    }
+    let arch = replaced(arch, recurrent, which);
     if arch.layers.iter().all(|layer| matches!(layer.mixer, Mixer::None)) {
         return Err(r.file("no layer has a mixer".to_string()));
     }
-    Ok(Arch { n_heads: arch.layers.iter().map(Layer::heads).max().unwrap_or(1).max(1), ..arch })
+    Ok(arch)
+}
+
+/// [`with_recurrent`] of a model that is known to have layers.
+pub(super) fn replaced(mut arch: Arch, recurrent: Recurrent, which: impl Fn(usize) -> bool) -> Arch {
+    for (_, layer) in arch.layers.iter_mut().enumerate().filter(|(l, _)| which(*l)) {
+        layer.mixer = Mixer::Recurrent(recurrent);
+    }
+    Arch { n_heads: arch.layers.iter().map(Layer::heads).max().unwrap_or(1).max(1), ..arch }
 }
 
 /// Keys of training a router, which change nothing afterwards.

@@ -6,7 +6,7 @@ use crate::model::config::{ConfigError, Reader, Slides, Windows};
 use crate::model::gguf_config::{GgufConfigError, Keys};
 
 pub(super) static SMOLLM3: Family = Family {
-    gguf: Some(InGguf { architecture: "smollm3", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    gguf: Some(InGguf { architecture: "smollm3", describe: describe_gguf, tensors: in_gguf::PERMUTED }),
     ..Family::new("smollm3", describe, llama::TENSORS)
 };
 

@@ -102,7 +102,7 @@ fn the_families_and_architectures_of_gguf_files_are_those_that_the_page_lists() 
         let cells = rows.clone().filter_map(|row| row.split('|').nth(column));
         cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
     };
-    let architectures: BTreeSet<&str> = Family::in_gguf().map(|(_, gguf)| gguf.architecture).collect();
+    let architectures: BTreeSet<&str> = Family::in_gguf().flat_map(|(_, gguf)| gguf.architectures()).collect();
     let mut families: BTreeSet<&str> = Family::in_gguf().map(|(family, _)| family.name()).collect();
     // Nothing in a file tells it from Llama.
     families.insert("mistral");

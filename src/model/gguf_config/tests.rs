@@ -2,19 +2,23 @@ use super::*;
 use crate::gguf_builder::{GgufBuilder, Meta};
 
 fn sized(name: &str) -> GgufBuilder {
+    with_kv_heads(name, Meta::U32(2))
+}
+
+fn with_kv_heads(name: &str, heads: Meta) -> GgufBuilder {
     let sizes = [
         ("block_count", 6),
         ("context_length", 128),
         ("embedding_length", 48),
         ("feed_forward_length", 80),
         ("attention.head_count", 4),
-        ("attention.head_count_kv", 2),
         ("rope.dimension_count", 12),
     ];
     let start = GgufBuilder::new()
         .key("general.architecture", name)
         .key(&format!("{name}.attention.layer_norm_rms_epsilon"), Meta::F32(1e-6))
         .key(&format!("{name}.rope.freq_base"), Meta::F32(10_000.0))
+        .key(&format!("{name}.attention.head_count_kv"), heads)
         .floats("token_embd.weight", &[16, 48], &[0.5; 16 * 48]);
     sizes.into_iter().fold(start, |b, (key, n)| b.key(&format!("{name}.{key}"), Meta::U32(n)))
 }
@@ -124,4 +128,40 @@ fn which_layers_slide_may_be_said_of_each() {
     assert_eq!(windows(gemma(Meta::Bools(slides.to_vec())).unwrap()), slides);
     assert_eq!(windows(gemma(Meta::U32(2)).unwrap()), [true, false, true, false, true, false]);
     assert!(gemma(Meta::Bools(vec![true; 5])).unwrap_err().to_string().contains("5 entries for 6 layers"));
+}
+
+#[test]
+fn layers_without_kv_heads_are_recurrent() {
+    let lfm2 = |heads: Meta| arch(&with_kv_heads("lfm2", heads).key("lfm2.shortconv.l_cache", Meta::U32(3)));
+    let found = lfm2(Meta::I32s(vec![0, 2, 0, 0, 2, 0])).unwrap();
+    let recurrent = found.layers.iter().map(|layer| layer.mixer.recurrent().is_some()).collect::<Vec<_>>();
+    assert_eq!((recurrent, found.n_kv_heads), (vec![true, false, true, true, false, true], 2));
+    assert!(lfm2(Meta::U32(2)).unwrap().layers.iter().all(|layer| layer.mixer.attention().is_some()));
+    for (heads, why) in [
+        (vec![0, 2, 0, 0, 4, 0], "differs between layers with attention"),
+        (vec![0, 2, 0], "3 entries for 6 layers"),
+        (vec![0, -2, 0, 0, -2, 0], "-2 is no number of heads"),
+    ] {
+        let found = lfm2(Meta::I32s(heads)).unwrap_err().to_string();
+        assert!(found.contains("lfm2.attention.head_count_kv") && found.contains(why), "{found}");
+    }
+}
+
+#[test]
+fn what_an_architecture_takes_for_granted_is_refused_where_a_file_says_otherwise() {
+    let with = |name: &str, keys: &[(&str, Meta)]| {
+        let file = keys.iter().fold(sized(name), |b, (key, value)| b.key(&format!("{name}.{key}"), value.clone()));
+        arch(&file).unwrap_err().to_string()
+    };
+    let experts = [("expert_count", Meta::U32(4)), ("expert_used_count", Meta::U32(1))];
+    for window in [0, 64] {
+        let keys = [&experts[..], &[("attention.sliding_window", Meta::U32(window))]].concat();
+        let why = with("llama4", &keys);
+        assert!(why.contains("llama4.attention.sliding_window") && why.contains("chunks of 8192"), "{why}");
+    }
+    let gating = [("expert_gating_func", Meta::U32(1)), ("shortconv.l_cache", Meta::U32(3))];
+    assert!(with("lfm2moe", &[&experts[..], &gating].concat()).contains("lfm2moe.expert_gating_func"));
+    let epsilon = [("attention.layer_norm_epsilon", Meta::F32(1e-5)), ("attention.max_alibi_bias", Meta::F32(0.0))];
+    assert!(with("mpt", &epsilon).contains("mpt.attention.max_alibi_bias"));
+    assert!(with("apertus", &[]).contains("xielu.alpha_p"));
 }

@@ -445,8 +445,12 @@ impl Attention {
 
     /// The order of a head's numbers in checkpoints that interleave the halves which turn against each other.
     fn order(&self, at: &LayerLayout) -> Option<Vec<usize>> {
+        let d_head = self.heads.d_head;
+        if at.tensors.permuted {
+            return Some(interleaved(d_head, d_head));
+        }
         let rope = self.rope.and_then(|rope| at.arch.ropes.get(rope)).filter(|_| at.tensors.interleaved)?;
-        Some(interleaved(self.heads.d_head, rope.rotary))
+        Some(interleaved(d_head, rope.rotary))
     }
 
     /// The norm of the queries or keys of some heads.

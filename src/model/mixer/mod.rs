@@ -6,6 +6,7 @@
 
 mod attention;
 mod both;
+mod delta;
 mod recurrent;
 mod rwkv;
 mod states;
@@ -16,6 +17,7 @@ pub use attention::{
 };
 pub(super) use both::FedNames;
 pub use both::{Both, Fed, FedWeights};
+pub use delta::DeltaStored;
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 pub use rwkv::Dynamic;

@@ -5,6 +5,7 @@
 //! site `z`, by head where there are heads, and what comes after it is `attn_out`; both are also called `mix_z` and `mix_out`.
 
 use super::Carried;
+use super::delta::{DeltaShape, DeltaStored};
 use super::rwkv::{self, Dynamic};
 use super::states::States;
 use crate::model::arch::{Norm, positive_if_any};
@@ -34,15 +35,7 @@ pub struct Recurrent {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// The gated delta rule (Yang et al. 2025): value heads share key heads; the norm of what they give, then a SiLU gate.
-    Delta {
-        key_heads: usize,
-        value_heads: usize,
-        d_key: usize,
-        d_value: usize,
-        norm: Norm,
-        /// Whether the projections are stored head by head of the keys, in two tensors (Qwen 3 Next).
-        by_key_head: bool,
-    },
+    Delta { key_heads: usize, value_heads: usize, d_key: usize, d_value: usize, norm: Norm, stored: DeltaStored },
     /// The same with a decay of each channel of the keys and a sigmoid gate (Kimi Team 2025).
     Channelwise { heads: usize, d_head: usize, rank: usize, norm: Norm },
     /// Mamba 2 (Dao and Gu 2024): heads with one decay each, `groups` of which share `B` and `C`; a gate, then a norm.
@@ -293,12 +286,14 @@ impl Recurrent {
                 apart.iter().map(|name| at.numbers(name, vec![each, 1, n])).collect()
             }
         };
-        RecurrentWeights {
+        let weights = RecurrentWeights {
             inputs,
             conv: conv(false),
             conv_bias: conv(true),
             decay: numbers(names.decay, parts.decay).map(|decay| match names.decays {
-                true => Stored { pick: Pick::Logs, ..decay },
+                true => {
+                    Stored { pick: Pick::Logs(std::iter::once(0..decay.shape.iter().product()).collect()), ..decay }
+                }
                 false => decay,
             }),
             dt_bias: numbers(names.dt_bias, parts.dt_bias),
@@ -312,32 +307,20 @@ impl Recurrent {
                 .collect(),
             norm: parts.norm.map(|(of, width, group)| NormSpec { group, ..at.norm(names.norm, of, width) }),
             out: at.linear(names.out, self.width(), Outputs::whole(d), self.bias),
+        };
+        match self.kind {
+            Kind::Delta { stored: DeltaStored::InTurn, key_heads, value_heads, d_key, d_value, .. } => {
+                DeltaShape { key_heads, value_heads, d_key, d_value }.in_turn(weights)
+            }
+            _ => weights,
         }
     }
 
     /// Which names the projections of what the layer reads have, and which outputs of what is stored they are.
     fn inputs(&self) -> Vec<(usize, Outputs)> {
         match self.kind {
-            Kind::Delta { key_heads, value_heads, d_key, d_value, by_key_head, .. } => {
-                let (keys, values) = (key_heads * d_key, value_heads * d_value);
-                if !by_key_head {
-                    let outputs = [2 * keys + values, values, value_heads, value_heads].map(Outputs::whole);
-                    return outputs.into_iter().enumerate().collect();
-                }
-                let each = value_heads / key_heads;
-                let of_key_head = [d_key, d_key, each * d_value, each * d_value];
-                let wide: usize = of_key_head.iter().sum();
-                let part = |i: usize| -> Vec<Range<usize>> {
-                    let from: usize = of_key_head[..i].iter().sum();
-                    (0..key_heads).map(|h| h * wide + from..h * wide + from + of_key_head[i]).collect()
-                };
-                let qkvz = |rows: Vec<Range<usize>>| Outputs { stored: key_heads * wide, rows };
-                let ba = |i: usize| Outputs {
-                    stored: 2 * value_heads,
-                    rows: (0..key_heads).map(|h| (2 * h + i) * each..(2 * h + i + 1) * each).collect(),
-                };
-                let mixed = [part(0), part(1), part(2)].concat();
-                vec![(0, qkvz(mixed)), (0, qkvz(part(3))), (1, ba(0)), (1, ba(1))]
+            Kind::Delta { key_heads, value_heads, d_key, d_value, stored, .. } => {
+                DeltaShape { key_heads, value_heads, d_key, d_value }.inputs(stored)
             }
             Kind::Channelwise { heads, d_head, rank, .. } => {
                 let width = heads * d_head;
@@ -451,6 +434,9 @@ pub(crate) struct RecurrentNames {
     pub others: &'static [(&'static str, &'static str)],
     pub norm: &'static str,
     pub out: &'static str,
+    /// Where all that RWKV-7 says of the previous position is stored in one tensor, the whole name of that: its narrow ways are then
+    /// numbered (GGUF).
+    pub fused_shares: Option<&'static str>,
 }
 
 /// The parts of a recurrent mixer.

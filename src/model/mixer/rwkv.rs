@@ -8,6 +8,7 @@ use super::RecurrentWeights;
 use super::recurrent::{sigmoid, spread, there, through};
 use super::states::States;
 use crate::model::arch::Norm;
+use crate::model::checkpoint::{Pick, Stored};
 use crate::model::pass::{Acts, Around, Hook, Lent};
 use crate::model::weights::form::Located;
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs};
@@ -34,6 +35,9 @@ const NARROW: [&str; 4] = ["w", "a", "g", "v"];
 /// which reads what `v` does.
 const SHARES: [&str; 6] = ["r", "k", "v", "w", "a", "g"];
 
+/// Where each of these stands where all are stored in one tensor.
+const FUSED: [usize; 6] = [0, 2, 3, 1, 4, 5];
+
 impl Dynamic {
     pub(super) fn width(&self) -> usize {
         self.heads * self.d_head
@@ -55,17 +59,32 @@ impl Dynamic {
 
     pub(super) fn stored(&self, at: &LayerLayout) -> RecurrentWeights<Located> {
         let (names, d, width) = (&at.tensors.layer.recurrent, at.d_model, self.width());
-        let whole = |name: &str| format!("{}{name}", names.prefix);
-        let numbers = |name: &str, shape: Vec<usize>| at.numbers(&whole(name), shape);
-        let mut gates: Vec<_> = SHARES.iter().map(|of| numbers(&format!("x_{of}"), vec![1, 1, d])).collect();
+        let (whole, fused) = (|name: &str| format!("{}{name}", names.prefix), names.fused_shares);
+        let suffix = if fused.is_some() { ".weight" } else { "" };
+        let numbers = |name: &str, shape: Vec<usize>| at.numbers(&(whole(name) + suffix), shape);
+        let mut gates: Vec<_> = match fused {
+            None => SHARES.iter().map(|of| numbers(&format!("x_{of}"), vec![1, 1, d])).collect(),
+            Some(name) => {
+                let pick = |i: usize| Pick::Flat(std::iter::once(i * d..(i + 1) * d).collect());
+                let all = || at.numbers(name, vec![SHARES.len(), d]);
+                FUSED.iter().map(|i| Stored { pick: pick(*i), ..all() }).collect()
+            }
+        };
         gates.extend(["k_k", "k_a"].map(|name| numbers(name, vec![width])));
-        gates.push(numbers("r_k", vec![self.heads, self.d_head]));
+        let by_head = if fused.is_some() { vec![width] } else { vec![self.heads, self.d_head] };
+        gates.push(numbers("r_k", by_head));
         let ways = NARROW.iter().zip(self.ranks).take(self.ways());
         let narrow = ways.flat_map(|(of, rank)| {
-            let name = |i: usize| whole(&format!("{of}_lora.lora.{i}"));
+            let name = |i: usize| match fused {
+                None => whole(&format!("{of}_lora.lora.{}", 2 * (i - 1))),
+                Some(_) => whole(&format!("{of}{i}")),
+            };
             // The gate has no bias.
-            let wide = at.linear(&name(2), rank, Outputs::whole(width), *of != "g");
-            [at.linear(&name(0), d, Outputs::whole(rank), false), wide]
+            let mut wide = at.linear(&name(2), rank, Outputs::whole(width), *of != "g");
+            if fused.is_some() {
+                wide.bias = wide.bias.map(|_| numbers(&format!("{of}0"), vec![width]));
+            }
+            [at.linear(&name(1), d, Outputs::whole(rank), false), wide]
         });
         RecurrentWeights {
             inputs: names.inputs[..3].iter().map(|name| at.linear(name, d, Outputs::whole(width), false)).collect(),

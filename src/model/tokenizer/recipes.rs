@@ -125,7 +125,8 @@ pub(super) const RECIPES: &[Recipe] = &[
     recipe(&["qwen2", "deepseek-r1-qwen"], &[Pattern(QWEN2), Bytes]).composed(),
     recipe(&["qwen35"], &[Pattern(QWEN35), Bytes]).composed(),
     recipe(&["hunyuan", "megrez"], &[Pattern(QWEN2), Bytes]),
-    recipe(&["llama-bpe", "llama3", "llama-v3"], &[Pattern(LLAMA3), Bytes]).ignoring_merges().with_bos(),
+    // LFM 2's as llama.cpp has it: its released file has not been seen.
+    recipe(&["llama-bpe", "llama3", "llama-v3", "lfm2"], &[Pattern(LLAMA3), Bytes]).ignoring_merges().with_bos(),
     recipe(&["falcon3"], &[Pattern(LLAMA3), Bytes]).ignoring_merges(),
     // OLMo 2's vocabulary is that of DBRX with other special tokens.
     recipe(&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], &[Pattern(LLAMA3), Bytes]),

@@ -118,6 +118,10 @@ pub(in crate::model) const BUFFERS: &[&str] = &[
     "rope_freqs.weight",
     "rope_factors_long.weight",
     "rope_factors_short.weight",
+    // Of GGUF files of RWKV-7, where layer 0 has copies of others that nothing reads.
+    "blk.0.time_mix_v0.weight",
+    "blk.0.time_mix_v1.weight",
+    "blk.0.time_mix_v2.weight",
 ];
 
 impl<'a> Layout<'a> {
@@ -129,6 +133,11 @@ impl<'a> Layout<'a> {
     /// What stands before the names of all layers' tensors.
     pub(super) fn layers_prefix(&self) -> String {
         self.at(self.tensors.layers)
+    }
+
+    /// The name of the matrix that leads into the MLP of layer 0.
+    pub(super) fn first_up(&self) -> String {
+        format!("{}0.{}.weight", self.layers_prefix(), self.tensors.layer.mlp.up)
     }
 
     /// The whole of a name.
@@ -221,6 +230,11 @@ impl<'a> Layout<'a> {
         let at = LayerLayout { prefix: own, block, ..whole };
         let block = at.of_block();
         let norm = |name: &str, there: bool| there.then(|| block.norm(name, a.norm, a.d_model));
+        let bare = |mut spec: NormSpec| {
+            let bare = spec.weight.as_mut().filter(|_| self.tensors.bare_mlp_norm);
+            bare.into_iter().for_each(|weight| weight.name = weight.name.replace(".weight", ""));
+            spec
+        };
         let (before, after) = (a.norms_before(), a.placement.after());
         let sum = a.stream == Stream::Normed;
         let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
@@ -230,7 +244,7 @@ impl<'a> Layout<'a> {
             mixer: layer.mixer.stored(&at),
             attn_post_norm: norm(names.attn_post_norm, after && mixes),
             attn_sum_norm: norm(names.attn_norm, sum && mixes),
-            mlp_norm: norm(names.mlp_norm, before && works),
+            mlp_norm: norm(names.mlp_norm, before && works).map(bare),
             channel: layer.channel.stored(&block),
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
             mlp_sum_norm: norm(names.mlp_norm, sum && works),
