@@ -442,7 +442,7 @@ class Attention(Analysis):
     """Show where each head looks: scores of attention patterns, and the patterns of chosen heads."""
 
     command = "attention"
-    _data = ("prompts", "pairs", "metric_file")
+    _data = ("prompts", "pairs", "circuit", "metric_file")
     _lists = ("head", "query", "answer", "foil")
     _first = "prompts"
 
@@ -454,6 +454,7 @@ class Attention(Analysis):
         pairs: Data = None,
         max_pairs: int | None = None,
         head: Text | Sequence[Text] | None = None,
+        circuit: Data = None,
         by_span: bool = False,
         query: Text | Sequence[Text] | None = None,
         list: int | None = None,
@@ -478,6 +479,9 @@ class Attention(Analysis):
         head
             Keep the patterns of these heads, as L14.H5; several with commas. Where prompts have an answer and a
             foil, each head's attribution is told apart by the tokens that it looks at, too.
+        circuit
+            Keep the patterns of the heads of this circuit: the circuit.json or graph.json of `screen`, `edges`
+            or `circuit`, or a list of heads.
         by_span
             Tell the weights of the chosen heads, and of all heads together, apart by the spans of the prompts.
             A prompt names its spans in the field `spans` of its line. It does not count in the rows of a span
@@ -485,8 +489,8 @@ class Attention(Analysis):
         query
             Look from these spans, or from the last position (`last`, the default); several with commas.
         list
-            Write the heads that look most at one thing into heads.txt, this many. Other analyses read the file,
-            as `neurons ``heads``` does.
+            Write the heads that look most at one thing into heads.txt, this many. Other analyses read the file
+            as their circuit, as `neurons ``circuit``` does.
         list_by
             List them by this score. Default: ``previous``.
         answer
@@ -505,6 +509,7 @@ class Attention(Analysis):
             pairs=pairs,
             max_pairs=max_pairs,
             head=head,
+            circuit=circuit,
             by_span=by_span,
             query=query,
             list=list,
@@ -519,7 +524,7 @@ class Neurons(Analysis):
     """Show what neurons do: their share in the answer, what they write, and where they fire."""
 
     command = "neurons"
-    _data = ("prompts", "set", "heads", "metric_file")
+    _data = ("prompts", "set", "circuit", "metric_file")
     _lists = ("neuron", "words", "head", "answer", "foil")
     _required = ("prompts",)
     _first = "prompts"
@@ -541,7 +546,7 @@ class Neurons(Analysis):
         mode: Literal["zero", "mean"] | None = None,
         position: Text | None = None,
         head: Text | Sequence[Text] | None = None,
-        heads: Data = None,
+        circuit: Data = None,
         drivers: bool = False,
         answer: Text | Sequence[Text] | None = None,
         foil: Text | Sequence[Text] | None = None,
@@ -588,8 +593,10 @@ class Neurons(Analysis):
             Default: ``last``.
         head
             Silence these heads too, by themselves and with the neurons, as L16.H0; several with commas.
-        heads
-            Silence the heads that this file lists, one a line: the heads.txt of `attention`, say.
+        circuit
+            Silence the heads of this circuit too, and look at the neurons of its MLPs alone where it has any.
+            That is the circuit.json or graph.json of `screen`, `edges` or `circuit`, or a list of heads, as
+            `attention ``list``` writes it. With layers or neurons of your own, it is these that are looked at.
         drivers
             Say what drives the neurons: what each head, each MLP and the embedding add to what their gates
             read.
@@ -618,7 +625,7 @@ class Neurons(Analysis):
             mode=mode,
             position=position,
             head=head,
-            heads=heads,
+            circuit=circuit,
             drivers=drivers,
             answer=answer,
             foil=foil,
@@ -1135,7 +1142,8 @@ class Edges(Analysis):
             Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas.
             p-values and q-values are corrected over these edges.
         circuit
-            Only edges that begin or end at the gate in the circuit.json that `screen` writes.
+            Only edges that begin or end at the gate in the circuit.json that `screen` writes, or at the heads
+            of a list or a graph.
         direction
             Take edges into only one of the two runs (default: each in turn)
         estimate
@@ -1278,7 +1286,7 @@ class Interactions(Analysis):
     """Swap heads between matched prompts two by two: which work together, and which stand in for each other?."""
 
     command = "interactions"
-    _data = ("pairs", "metric_file")
+    _data = ("pairs", "metric_file", "circuit")
     _lists = ("answer", "foil", "heads")
     _required = ("pairs",)
     _first = "pairs"
@@ -1292,6 +1300,7 @@ class Interactions(Analysis):
         foil: Text | Sequence[Text] | None = None,
         metric_file: Data = None,
         heads: Text | Sequence[Text] | None = None,
+        circuit: Data = None,
         top: int | None = None,
         direction: Literal["necessity", "sufficiency"] | None = None,
         position: Text | None = None,
@@ -1321,6 +1330,9 @@ class Interactions(Analysis):
             Take these heads, as L14.H5; several with commas (default: those whose own swap moves the metric
             most) A head that takes over only where another is silent does nothing alone: name it to see what it
             does.
+        circuit
+            Take the heads of this circuit: the circuit.json or graph.json of `screen`, `edges` or `circuit`, or
+            a list of heads.
         top
             Without named heads: take this many, those whose own swap moves the metric of the same pairs most.
             Default: ``12``.
@@ -1344,6 +1356,7 @@ class Interactions(Analysis):
             foil=foil,
             metric_file=metric_file,
             heads=heads,
+            circuit=circuit,
             top=top,
             direction=direction,
             position=position,
@@ -1447,7 +1460,8 @@ class Cascade(Analysis):
         gate
             Take these heads as the gate, as L14.H5; several with commas.
         circuit
-            Read the gate from the circuit.json that `screen` writes.
+            Read the gate from the circuit.json that `screen` writes. All heads of a list, or of a graph of
+            edges, are the gate together.
         mode
             Knock heads out in this way. Default: ``interchange``.
         amplifiers
@@ -1576,7 +1590,8 @@ class Modulate(Analysis):
         gate
             Take these heads as the gate, as L14.H5; several with commas.
         circuit
-            Read the gate from the circuit.json that `screen` writes.
+            Read the gate from the circuit.json that `screen` writes. All heads of a list, or of a graph of
+            edges, are the gate together.
         coefficients
             Try these coefficients: from:to:how-many, or a list with commas. Default: ``-1.5:1.5:13``. A
             coefficient of 1 is the whole difference between positive and negative prompts.
@@ -1655,7 +1670,8 @@ class Cipher(Analysis):
         gate
             Take these heads as the gate, as L14.H5; several with commas.
         circuit
-            Read the gate from the circuit.json that `screen` writes.
+            Read the gate from the circuit.json that `screen` writes. All heads of a list, or of a graph of
+            edges, are the gate together.
         cipher
             Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute
             the letters)
