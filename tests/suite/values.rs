@@ -401,3 +401,47 @@ fn the_items_that_come_with_it_have_three_values_of_forty_items_on_eight_topics(
     }
     assert_eq!(lines.len(), 120);
 }
+
+/// What docs/inside.md says of Qwen2.5-Coder-0.5B is what the committed tables say.
+#[test]
+fn what_is_written_of_values_in_a_model_is_what_its_tables_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dir = root.join("reports/values-qwen2.5-coder-0.5b");
+    let (effects, vectors, overlap) = (table(&dir, "effects"), table(&dir, "vectors"), table(&dir, "overlap"));
+    let [value, context, kind, what] = ["value", "context", "kind", "what"].map(|name| effects.strs(name).unwrap());
+    let float = |name: &str, i: usize| effects.floats(name).unwrap()[i].unwrap();
+    let mut said = String::new();
+    let (mut silenced, mut moved): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+    for i in 0..effects.rows() {
+        match kind[i] {
+            "prompt" => {
+                let [low, high] = ["effect_ci_low", "effect_ci_high"].map(|name| float(name, i));
+                assert!(low < 0.0 && 0.0 < high && float("q_value", i) > 0.5, "{} moves", value[i]);
+                said += &format!("{:+.3} {low:.3} {high:.3};", float("effect_mean", i));
+            }
+            "ablate" => silenced.push(i),
+            _ => moved.push(i),
+        }
+    }
+    assert_eq!(said, "+0.002 -0.100 0.092;+0.017 -0.060 0.097;+0.005 -0.106 0.124;");
+    assert_eq!((silenced.len(), moved.len()), (18, 24));
+    let beyond: Vec<usize> = silenced.into_iter().filter(|i| float("q_value", *i) < 0.05).collect();
+    let [i] = beyond[..] else { panic!("{beyond:?}") };
+    assert_eq!((value[i], context[i], what[i]), ("kindness", "unprompted", "only_intrinsic"));
+    assert_eq!(format!("{:.3}", float("effect_mean", i)), "0.025");
+    assert_eq!(effects.ints("neurons").unwrap()[i], 10);
+    for i in moved {
+        let (effect, times) = (float("effect_mean", i), float("coefficient", i));
+        let (low, high) = (float("over_random_ci_low", i) * times, float("over_random_ci_high", i) * times);
+        assert!(effect * times > 0.0 && low.min(high) > 0.0 && float("q_value", i) < 0.005, "{} {}", value[i], what[i]);
+        assert_eq!(effects.ints("layer").unwrap()[i], 12);
+        let between = match value[i] {
+            "honesty" => 0.095..0.115,
+            "kindness" => 0.085..0.135,
+            _ => 0.225..0.295,
+        };
+        assert!(between.contains(&effect.abs()), "{}: {effect}", value[i]);
+    }
+    assert!(vectors.floats("cosine").unwrap().iter().all(|cosine| cosine.unwrap() > 0.96));
+    assert!(overlap.ints("shared").unwrap().iter().all(|n| (82..=90).contains(n)));
+}
