@@ -29,8 +29,10 @@ pub enum SiteKind {
     /// What the convolution of a recurrent mixer reads: it mixes it with that of the positions before. `[rows, channels]`
     ConvIn,
     /// The state of a recurrent mixer after each position. What comes after it at that position reads it, and the next position goes on
-    /// from it, so an edit changes this position and all later ones. `[rows, heads * keys * values]` of delta rules, `[rows, heads *
-    /// d_head * d_state]` of Mamba 2, `[rows, channels * d_state]` of Mamba; none where a mixer has a convolution alone.
+    /// from it, so an edit changes this position and all later ones; of RWKV-4 the later ones alone, since each position reads the state
+    /// before it. `[rows, heads * keys * values]` of delta rules, `[rows, heads * d_head * d_state]` of Mamba 2, `[rows, channels *
+    /// d_state]` of Mamba, `[rows, channels * 3]` of RWKV-4: a sum of weighted values, one of weights, and an exponent of both (`ops::Wkv`
+    /// says why); none where a mixer has a convolution alone.
     State,
     /// What the output projection of a recurrent mixer beside attention reads; a recurrent mixer alone has it at
     /// [`SiteKind::Z`]. `[rows, heads * width]`

@@ -205,7 +205,7 @@ pub trait Hook {
         Ok(None)
     }
 
-    /// Called with the state after the last row of each span that [`Hook::stops`] names, `[1, heads * keys * values]` in f32 on the
+    /// Called with the state after the last row of each span that [`Hook::stops`] names, `[1, numbers of a state]` in f32 on the
     /// host.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, portable, products};
 pub use rope::rotate;
 pub use scan::{Recurrence, scan, stretch};
-pub use wkv::wkv;
+pub use wkv::Wkv;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};

@@ -3,6 +3,7 @@
 //! Every position of every prompt and fork is a row of one matrix `[rows, width]`: there is no padding and no mask for
 //! it. [`Rows`] says, for each row, its position and its angles, and which other rows its attention may read.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// The rows of one packed pass.
@@ -74,5 +75,44 @@ impl Rows {
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// The way of a recurrence's state along all rows: a span goes on from the state of the run that it forks from, at the position before
+/// its own first. Where that run's rows are not among the spans', the state is made again from the first position on.
+pub(super) struct Way<'a> {
+    rows: &'a Rows,
+    /// The spans, a run before those that fork from it.
+    order: Vec<usize>,
+    /// The rows after which others go on.
+    parting: HashSet<usize>,
+}
+
+impl<'a> Way<'a> {
+    pub fn of(rows: &'a Rows) -> Self {
+        let mut order: Vec<usize> = (0..rows.spans.len()).collect();
+        // Forks begin later.
+        order.sort_by_key(|i| rows.spans[*i].start);
+        let parting = rows.spans.iter().filter_map(|span| Some(span.prefix.last()?.end - 1)).collect();
+        Way { rows, order, parting }
+    }
+
+    /// Takes a state, which is `none` before the first position, along. `step` takes it over a row of keys and values, with which comes
+    /// its number among the queries, if it is one.
+    pub fn along<S: Clone>(&self, none: &S, mut step: impl FnMut(&mut S, usize, Option<usize>)) {
+        let mut kept: HashMap<usize, S> = HashMap::new();
+        for span in self.order.iter().map(|i| &self.rows.spans[*i]) {
+            let known = span.prefix.last().and_then(|rows| kept.get(&(rows.end - 1))).cloned();
+            let again = if known.is_none() { span.prefix.clone() } else { Vec::new() };
+            let mut state = known.unwrap_or_else(|| none.clone());
+            again.into_iter().flatten().for_each(|row| step(&mut state, row, None));
+            let first = span.own.end - span.rows.len();
+            for row in span.own.clone() {
+                step(&mut state, row, row.checked_sub(first).map(|i| span.rows.start + i));
+                if self.parting.contains(&row) {
+                    kept.insert(row, state.clone());
+                }
+            }
+        }
     }
 }

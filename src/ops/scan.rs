@@ -13,11 +13,10 @@
 //! not among those that are scanned, the state is made again from the first position on. [`stretch`] takes a state over some
 //! positions of one run, so that it can be looked at between them.
 
-use super::rows::{Rows, Span};
+use super::rows::{Rows, Span, Way};
 use super::{floats, narrowed, on_cpu};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
-use std::collections::{HashMap, HashSet};
 
 /// A recurrence's shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,28 +231,15 @@ struct Scan {
 
 impl Scan {
     /// What one head gives at all rows. `[rows, values]`
-    fn head(&self, packed: &[f32], head: usize, order: &[usize], wanted: &HashSet<usize>) -> Vec<f32> {
+    fn head(&self, packed: &[f32], head: usize, way: &Way) -> Vec<f32> {
         let (of, width) = (&self.of, self.of.width());
         let mut out = vec![0f32; self.rows.len() * of.values];
-        let mut kept: HashMap<usize, Vec<f32>> = HashMap::new();
-        for span in order.iter().map(|i| &self.rows.spans[*i]) {
-            let last = span.prefix.last().map(|rows| rows.end - 1);
-            let known = last.and_then(|row| kept.get(&row)).cloned();
-            let again = if known.is_none() { span.prefix.clone() } else { Vec::new() };
-            let mut state = known.unwrap_or_else(|| vec![0f32; of.keys * of.values]);
-            again.into_iter().flatten().for_each(|row| of.step(&packed[row * width..], head, &mut state));
-            let first = span.own.end - span.rows.len();
-            for row in span.own.clone() {
-                of.step(&packed[row * width..], head, &mut state);
-                if wanted.contains(&row) {
-                    kept.insert(row, state.clone());
-                }
-                if let Some(i) = row.checked_sub(first) {
-                    let at = (span.rows.start + i) * of.values;
-                    of.read(&packed[row * width..], head, &state, &mut out[at..at + of.values]);
-                }
+        way.along(&vec![0f32; of.keys * of.values], |state, row, given| {
+            of.step(&packed[row * width..], head, state);
+            if let Some(at) = given.map(|row| row * of.values) {
+                of.read(&packed[row * width..], head, state, &mut out[at..at + of.values]);
             }
-        }
+        });
         out
     }
 }
@@ -265,13 +251,8 @@ impl CustomOp1 for Scan {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let packed = floats(storage, layout)?;
-        let (of, spans) = (&self.of, &self.rows.spans);
-        // A run comes before those that fork from it: they begin later.
-        let mut order: Vec<usize> = (0..spans.len()).collect();
-        order.sort_by_key(|i| spans[*i].start);
-        let wanted: HashSet<usize> = spans.iter().filter_map(|span| Some(span.prefix.last()?.end - 1)).collect();
-        let each: Vec<Vec<f32>> =
-            (0..of.heads).into_par_iter().map(|head| self.head(&packed, head, &order, &wanted)).collect();
+        let (of, way) = (&self.of, Way::of(&self.rows));
+        let each: Vec<Vec<f32>> = (0..of.heads).into_par_iter().map(|head| self.head(&packed, head, &way)).collect();
         let out = side_by_side(*of, self.rows.len(), each.iter().map(Vec::as_slice));
         Ok(narrowed(out, storage, (self.rows.len(), of.heads * of.values)))
     }

@@ -276,12 +276,7 @@ impl<'a> Batch<'a> {
             for Gradient { read, .. } in self.gradients(round).filter(here) {
                 let gradient = match read.site.kind {
                     SiteKind::Embed => upstream.at_embed(gradient_of(&grads, read.site, variable.as_ref())?)?,
-                    SiteKind::State => {
-                        let state =
-                            |p: &usize| gradient_of(&grads, read.site, pass.tap_state(read.site, (read.run, *p)));
-                        let states = read.positions.iter().map(state).collect::<std::result::Result<Vec<_>, _>>()?;
-                        Tensor::cat(&states, 0)?
-                    }
+                    SiteKind::State => self.of_states(read, &grads, &pass)?,
                     _ => gradient_of(&grads, read.site, pass.tap(read.site, read.run))?.clone(),
                 };
                 found.push((read.readout, self.reading(read, &gradient)?));
@@ -291,6 +286,26 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The gradients with respect to the states that a readout is of. `[positions, width]`
+    fn of_states(
+        &self,
+        read: &GradientReadout,
+        grads: &GradStore,
+        pass: &Pass,
+    ) -> std::result::Result<Tensor, RunError> {
+        let recurrent = self.decoder.arch.layers[read.site.layer].mixer.recurrent();
+        let each = read.positions.iter().map(|p| {
+            let variable = pass.tap_state(read.site, (read.run, *p));
+            // Where a position reads the state before it, nothing reads the last.
+            let last = p + 1 == self.program.length(read.run) && recurrent.is_some_and(|of| !of.reads_state_after());
+            match variable.filter(|_| last) {
+                Some(variable) => Ok(variable.zeros_like()?),
+                None => Ok(gradient_of(grads, read.site, variable)?.clone()),
+            }
+        });
+        Ok(Tensor::cat(&each.collect::<std::result::Result<Vec<_>, RunError>>()?, 0)?)
     }
 
     /// The gradients of one round that are wanted.

@@ -266,7 +266,13 @@ fn gradients_of_a_fork_pass_through_its_edits() {
     }
 }
 
-/// A fork with edits of states and of what convolutions read, and what it takes from another whose states are edited.
+/// What mixes a position with those before it beside the state reads: the convolution, or the token shift.
+fn read_beside(model: &Model, layer: usize) -> Site {
+    let convolution = SiteKind::ConvIn.at(layer);
+    if convolution.check(&model.decoder.arch).is_ok() { convolution } else { SiteKind::AttnIn.at(layer) }
+}
+
+/// A fork with edits of states and of what is read beside them, and what it takes from another whose states are edited.
 fn edited_states(plan: &mut Plan, model: &Model) -> Run {
     let arch = &model.decoder.arch;
     let prompt = plan.prompt("p", IDS.map(|id| id % arch.vocab as u32).to_vec());
@@ -274,7 +280,7 @@ fn edited_states(plan: &mut Plan, model: &Model) -> Run {
     let at = |list: &[usize]| Positions::At(list.to_vec());
     let from = |donor: Run, list: &[usize]| Change::Interchange { donor, positions: Some(list.to_vec()) };
     let part = |edit: Edit, columns: std::ops::Range<usize>| Edit { part: Part::Columns(columns.collect()), ..edit };
-    let (state, read) = (|l: usize| SiteKind::State.at(l), |l: usize| SiteKind::ConvIn.at(l));
+    let (state, read) = (|l: usize| SiteKind::State.at(l), |l: usize| read_beside(model, l));
     let wide = state(1).width(arch, 9);
     let vector: Arc<[f32]> = numbers(1, wide).into();
     let donor = plan.fork(other, vec![edit(state(1), at(&[2, 4]), Change::Scale(1.7))]);
@@ -291,13 +297,14 @@ fn edited_states(plan: &mut Plan, model: &Model) -> Run {
 
 #[test]
 fn gradients_of_a_fork_pass_through_its_edits_of_states() {
-    for family in ["mamba", "mamba2", "qwen3_5", "recurrent_gemma"] {
+    for family in ["mamba", "mamba2", "qwen3_5", "recurrent_gemma", "rwkv4"] {
         let family = format!("families/{family}");
         let model = open(&family);
         hold(&family, &model, &|plan| {
             let fork = edited_states(plan, &model);
-            let kinds = [SiteKind::ResidPre, SiteKind::ConvIn, SiteKind::State, SiteKind::Z];
-            let sites = [0, 1].into_iter().flat_map(|l| kinds.map(|kind| kind.at(l)));
+            let all =
+                |l: usize| [SiteKind::ResidPre.at(l), read_beside(&model, l), SiteKind::State.at(l), SiteKind::Z.at(l)];
+            let sites = [0, 1].into_iter().flat_map(all);
             let case = |(site, metric): (Site, Metric)| Case { run: fork, site, metric, positions: vec![2, 5, 7, 8] };
             sites.flat_map(|s| metrics().map(|m| (s, m))).map(case).collect()
         });

@@ -47,8 +47,8 @@ pub enum Mixer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Of all these positions, how many numbers each part has, in the order of [`Hook::carry`]'s: keys and values, and what keys are
-    /// chosen by, where they are; what the convolution of a recurrent mixer reads, or its token shift, and of RWKV-4 what its recurrence
-    /// does; then what the channel's token shift reads.
+    /// chosen by, where they are; what the convolution of a recurrent mixer reads, or its token shift; then what the channel's token
+    /// shift reads.
     pub parts: Vec<usize>,
     /// The state of a recurrent mixer after the last of them.
     pub state: usize,

@@ -7,7 +7,7 @@
 use super::Carried;
 use super::delta::{DeltaShape, DeltaStored};
 use super::rwkv::{self, Dynamic};
-use super::states::States;
+use super::states::{States, Steps};
 use crate::model::arch::{Norm, positive_if_any};
 use crate::model::checkpoint::{Pick, Stored};
 use crate::model::pass::{Acts, Around, Hook};
@@ -120,7 +120,7 @@ impl Recurrent {
         }
     }
 
-    /// Its recurrence, where it has one.
+    /// Its recurrence of keys by values, where it has one: RWKV-4's is of sums ([`ops::Wkv`]).
     pub fn recurrence(&self) -> Option<Recurrence> {
         let of = |heads, keys, values, delta| Some(Recurrence { heads, keys, values, delta });
         match self.kind {
@@ -133,6 +133,20 @@ impl Recurrent {
             Kind::Dynamic(of) => Some(of.recurrence()),
             Kind::Short { .. } | Kind::Wkv { .. } => None,
         }
+    }
+
+    /// Numbers of its state after a position; none where it has a convolution alone.
+    pub fn cells(&self) -> usize {
+        match self.kind {
+            // Of each channel a sum of values, one of weights, and an exponent.
+            Kind::Wkv { width } => 3 * width,
+            _ => self.recurrence().map_or(0, |of| of.cells()),
+        }
+    }
+
+    /// Whether what it gives at a position reads the state after it; if not, the next position is the first that does.
+    pub fn reads_state_after(&self) -> bool {
+        !matches!(self.kind, Kind::Wkv { .. })
     }
 
     /// Channels of the convolution.
@@ -152,7 +166,7 @@ impl Recurrent {
             ConvIn if self.conv.is_none() => {
                 return Some(Lack { why: "the layer's recurrent mixer has no convolution", nearest: AttnIn });
             }
-            State if self.recurrence().is_none() => {
+            State if self.cells() == 0 => {
                 return Some(Lack {
                     why: "the layer's mixer is a convolution alone and keeps no state",
                     nearest: ConvIn,
@@ -170,7 +184,7 @@ impl Recurrent {
     }
 
     pub(super) fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
-        let state = self.recurrence().map_or(0, |of| of.cells());
+        let state = self.cells();
         match (kind, self.heads()) {
             (SiteKind::ConvIn, _) => Some(Units::Columns { width: self.channels() }),
             (SiteKind::State, Some(n)) => Some(Units::Heads { n, width: state / n }),
@@ -192,11 +206,10 @@ impl Recurrent {
 
     pub(super) fn carried(&self, d_model: usize) -> Carried {
         let parts = match self.kind {
-            Kind::Wkv { width } => vec![d_model, 2 * width],
-            Kind::Dynamic(_) => vec![d_model],
+            Kind::Wkv { .. } | Kind::Dynamic(_) => vec![d_model],
             _ => vec![if self.conv.is_some() { self.channels() } else { 0 }],
         };
-        Carried { parts, state: self.recurrence().map_or(0, |of| of.cells()) }
+        Carried { parts, state: self.cells() }
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
@@ -567,7 +580,8 @@ impl RecurrentWeights {
                 let recurrence = there(of.recurrence().as_ref())?.to_owned();
                 // As `transformers` lays the state out.
                 let by_value = matches!(of.kind, Kind::Mamba2 { .. });
-                let states = States { of: recurrence, by_value, layer: l, rows: &acts.rows };
+                let steps = Steps::Scan { of: recurrence, by_value };
+                let states = States { steps, layer: l, rows: &acts.rows };
                 let given = states.through(&packed, hook)?;
                 let given = past.map_or(Ok(given.clone()), |past| given + past)?;
                 self.finished(of, &given, &wide)?

@@ -1,18 +1,18 @@
 //! RWKV's time-mix: each projection reads a mixture of a position and the one before it (token shift). RWKV-4 then has a mean of
-//! values by channel ([`ops::wkv`]; Peng et al. 2023), RWKV-7 a delta rule by head whose decay, and how much it writes, depend on what
+//! values by channel ([`ops::Wkv`]; Peng et al. 2023), RWKV-7 a delta rule by head whose decay, and how much it writes, depend on what
 //! is read (Peng et al. 2025).
 //!
 //! RWKV-7 mixes the values of layer 0 into those of all later layers: they are lent to these ([`Lent`]).
 
 use super::RecurrentWeights;
 use super::recurrent::{sigmoid, spread, there, through};
-use super::states::States;
+use super::states::{States, Steps};
 use crate::model::arch::Norm;
 use crate::model::checkpoint::{Pick, Stored};
 use crate::model::pass::{Acts, Around, Hook, Lent};
 use crate::model::weights::form::Located;
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs};
-use crate::ops::{self, NormBy, NormKind, Recurrence};
+use crate::ops::{self, NormBy, NormKind, Recurrence, Wkv};
 use candle_core::{DType, Result, Tensor};
 
 /// RWKV-7's mixer, described.
@@ -145,9 +145,10 @@ impl RecurrentWeights {
             let mixed = (x.broadcast_mul(&share)? + previous.broadcast_mul(&(1.0 - &share)?)?)?;
             there(self.inputs.get(i))?.apply(&mixed)?.to_dtype(DType::F32)
         };
-        let packed = hook.carry(around.layer, around.part(1), Tensor::cat(&[&read(0)?, &read(1)?], 1)?)?;
-        let decay = there(self.decay.as_ref())?.exp()?.neg()?;
-        let given = ops::wkv(&packed.to_dtype(DType::F32)?, &decay, there(self.skip.as_ref())?, &acts.rows)?;
+        let packed = Tensor::cat(&[&read(0)?, &read(1)?], 1)?;
+        let of = Wkv::new(&there(self.decay.as_ref())?.exp()?.neg()?, there(self.skip.as_ref())?)?;
+        let states = States { steps: Steps::Wkv(of), layer: around.layer, rows: &acts.rows };
+        let given = states.through(&packed, hook)?;
         let z = (sigmoid(&read(2)?)? * given)?;
         self.ended(&z, (x.dtype(), None), around, acts, hook)
     }
@@ -190,7 +191,8 @@ impl RecurrentWeights {
         let written = (&kept * &rate)?.neg()?;
         let packed = Tensor::cat(&[&r, &k, &decay, &written, &kept, &v], 1)?;
         // The goldens' layout has the numbers of a value together.
-        let states = States { of: of.recurrence(), by_value: true, layer: around.layer, rows: &acts.rows };
+        let steps = Steps::Scan { of: of.recurrence(), by_value: true };
+        let states = States { steps, layer: around.layer, rows: &acts.rows };
         let given = states.through(&packed.to_dtype(DType::F32)?, hook)?;
         let normed = there(self.norm.as_ref())?.apply(&given)?;
         let rows = x.dim(0)?;

@@ -2,11 +2,12 @@
 //!
 //! The kernel takes a run's state over all its positions and shows it to nobody. Where a hook wants to see a run's state, the run goes in
 //! stretches: to a position that is looked at, and on from what the hook makes of the state there. What heads give at that position
-//! reads the state as the hook leaves it. A fork goes on from the state of the run that it parts from, which stops for that too.
+//! reads the state as the hook leaves it, but for RWKV-4, whose channels read the state before a position and its own key and value.
+//! A fork goes on from the state of the run that it parts from, which stops for that too.
 
 use crate::model::pass::Hook;
 use crate::ops::rows::{Rows, Span};
-use crate::ops::{self, Recurrence};
+use crate::ops::{self, Recurrence, Wkv};
 use crate::site::SiteKind;
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::{BTreeMap, HashMap};
@@ -23,26 +24,65 @@ struct Stop {
     forked: bool,
 }
 
+/// What takes a state from one row to the next. States without a number but 0 are those before the first position.
+pub(super) enum Steps {
+    Scan {
+        of: Recurrence,
+        /// Whether the site `state` has the numbers of a value together, `[heads, values, keys]`; `[heads, keys, values]` otherwise.
+        by_value: bool,
+    },
+    Wkv(Wkv),
+}
+
+impl Steps {
+    /// Numbers of a state.
+    fn cells(&self) -> usize {
+        match self {
+            Steps::Scan { of, .. } => of.cells(),
+            Steps::Wkv(of) => of.cells(),
+        }
+    }
+
+    /// Whether what is given at a position reads the state after it.
+    fn reads_after(&self) -> bool {
+        matches!(self, Steps::Scan { .. })
+    }
+
+    /// What is given at all rows.
+    fn through(&self, packed: &Tensor, rows: &Rows) -> Result<Tensor> {
+        match self {
+            Steps::Scan { of, .. } => ops::scan(packed, rows, *of),
+            Steps::Wkv(of) => of.through(packed, rows),
+        }
+    }
+
+    /// What is given at some rows of a run, and the state after them. If it is `begun`, the given state is that after the first row.
+    fn stretch(&self, packed: &Tensor, state: &Tensor, begun: bool) -> Result<(Tensor, Tensor)> {
+        match self {
+            Steps::Scan { of, .. } => ops::stretch(packed, state, begun, *of),
+            Steps::Wkv(of) => of.stretch(packed, state),
+        }
+    }
+}
+
 /// A recurrence of a layer.
 pub(super) struct States<'a> {
-    pub of: Recurrence,
-    /// Whether the site `state` has the numbers of a value together, `[heads, values, keys]`; `[heads, keys, values]` otherwise.
-    pub by_value: bool,
+    pub steps: Steps,
     pub layer: usize,
     pub rows: &'a Rows,
 }
 
 impl States<'_> {
-    /// What the heads give at all rows: by the kernel, and in stretches for the spans whose states the hook looks at. `packed` is
-    /// `[rows, width]`, as [`Recurrence`] lays it out; `[rows, heads * values]`.
+    /// What heads or channels give at all rows: by the kernel, and in stretches for the spans whose states the hook looks at. `packed` is
+    /// `[rows, width]`, as [`Recurrence`] or [`Wkv`] lays it out; `[rows, heads * values]`, or `[rows, channels]`.
     pub fn through(&self, packed: &Tensor, hook: &mut dyn Hook) -> Result<Tensor> {
         let spans = &self.rows.spans;
         let stops = self.stops(hook)?;
         if stops.is_empty() {
-            return ops::scan(packed, self.rows, self.of);
+            return self.steps.through(packed, self.rows);
         }
         let all = stops.len() == spans.iter().filter(|span| !span.rows.is_empty()).count();
-        let scanned = if all { None } else { Some(ops::scan(packed, self.rows, self.of)?) };
+        let scanned = if all { None } else { Some(self.steps.through(packed, self.rows)?) };
         let on_host = packed.to_device(&Device::Cpu)?;
         let mut ends = HashMap::new();
         let mut parts = Vec::with_capacity(spans.len());
@@ -90,7 +130,7 @@ impl States<'_> {
     ) -> Result<Tensor> {
         let mut state = match hook.state_before(self.layer, i)? {
             Some(state) => state,
-            None if span.start == 0 => Tensor::zeros((1, self.of.cells()), DType::F32, &Device::Cpu)?,
+            None if span.start == 0 => Tensor::zeros((1, self.steps.cells()), DType::F32, &Device::Cpu)?,
             None => match ends.get(&last_before(span)?) {
                 Some(state) => state.clone(),
                 None => candle_core::bail!("a fork's rows come before those of the run that it parts from"),
@@ -100,33 +140,38 @@ impl States<'_> {
         for (position, Stop { looked, forked }) in stops {
             let stop = position - span.first();
             let rows = packed.narrow(0, span.rows.start + at, stop + 1 - at)?;
-            let (given, after) = ops::stretch(&rows, &state, begun, self.of)?;
-            // What the last row gives is read once more, of the state that the hook leaves.
-            if stop > at {
-                parts.push(given.narrow(0, 0, stop - at)?);
+            let (given, after) = self.steps.stretch(&rows, &state, begun)?;
+            // What the last row gives is read once more, of the state that the hook leaves, if it reads that.
+            let done = if self.steps.reads_after() { stop } else { stop + 1 };
+            if done > at {
+                parts.push(given.narrow(0, 0, done - at)?);
             }
             state = if *looked { self.looked_at((i, *position), &after, hook)? } else { after };
             if *forked {
                 ends.insert(span.rows.start + stop, state.clone());
             }
-            (at, begun) = (stop, true);
+            (at, begun) = (done, true);
         }
-        let rows = packed.narrow(0, span.rows.start + at, span.rows.len() - at)?;
-        let (given, last) = ops::stretch(&rows, &state, begun, self.of)?;
-        parts.push(given);
-        hook.state_after(self.layer, i, &last)?;
+        if at < span.rows.len() {
+            let rows = packed.narrow(0, span.rows.start + at, span.rows.len() - at)?;
+            let (given, last) = self.steps.stretch(&rows, &state, begun)?;
+            parts.push(given);
+            state = last;
+        }
+        hook.state_after(self.layer, i, &state)?;
         Tensor::cat(&parts, 0)
     }
 
     /// The state after a position as the hook leaves it.
     fn looked_at(&self, at: (usize, usize), state: &Tensor, hook: &mut dyn Hook) -> Result<Tensor> {
-        let Recurrence { heads, keys, values, .. } = self.of;
-        let turned = |x: Tensor, shape: (usize, usize, usize)| match self.by_value {
-            true => x.reshape(shape)?.transpose(1, 2)?.contiguous()?.reshape((1, self.of.cells())),
-            false => Ok(x),
+        let site = SiteKind::State.at(self.layer);
+        let Steps::Scan { of: Recurrence { heads, keys, values, .. }, by_value: true } = self.steps else {
+            return hook.at_state(site, at, state.clone());
         };
-        let shown = turned(state.clone(), (heads, keys, values))?;
-        turned(hook.at_state(SiteKind::State.at(self.layer), at, shown)?, (heads, values, keys))
+        let turned = |x: Tensor, shape: (usize, usize, usize)| {
+            x.reshape(shape)?.transpose(1, 2)?.contiguous()?.reshape((1, self.steps.cells()))
+        };
+        turned(hook.at_state(site, at, turned(state.clone(), (heads, keys, values))?)?, (heads, values, keys))
     }
 }
 
