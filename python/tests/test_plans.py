@@ -234,10 +234,15 @@ def test_ctrl_c_stops_a_plan_within_a_second(model: gl.Model) -> None:
         sent.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
 
-    timer = threading.Timer(0.3, interrupt)
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        plan.run(progress=False)
+    # What is started in the background of a shell ignores Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer = threading.Timer(0.3, interrupt)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            plan.run(progress=False)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - sent[0] < 1.0
     small = model.plan()
     handle = small.prompt(HARMLESS).entropy()
