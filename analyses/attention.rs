@@ -11,8 +11,8 @@ mod spans;
 
 pub use spans::SpanRow;
 
-use super::heads::{Circuit, Head, heads_at};
-use super::inputs::{PairFile, Sources, list_of, rows_read};
+use super::heads::{Circuit, Head};
+use super::inputs::{PairFile, list_of, rows_read};
 use super::lens::visible;
 use super::metric::MetricArgs;
 use crate::analyses::prelude::*;
@@ -153,7 +153,11 @@ impl Analysis for Attention {
         if let (true, Some(Err(why))) = (layers.is_empty(), checked.into_iter().next()) {
             return Err(AnalysisError::Bad(why.to_string()));
         }
-        let (heads, of_circuit) = self.heads(model)?;
+        let (circuit, of_circuit) = Circuit::named(SiteKind::Pattern, &self.head, self.circuit.as_ref(), model)?;
+        if let Some(file) = &self.circuit {
+            circuit.with_heads(file)?;
+        }
+        let heads = circuit.heads;
         let mut prepared = self.read(model)?;
         prepared.sources.extend(of_circuit);
         if prepared.items.ids.iter().all(|ids| ids.len() < 2) {
@@ -253,20 +257,6 @@ impl Analysis for Attention {
             tables.push(parts.table(about, &items.heads, &measured.by_part)?);
         }
         Ok(Output { tables, files })
-    }
-}
-
-impl Attention {
-    /// The heads whose patterns are kept, and what was read for it.
-    fn heads(&self, model: &Model) -> Result<(Vec<Head>, Sources), AnalysisError> {
-        let (named, by, sources) = match &self.circuit {
-            None => (self.head.clone(), param("head").to_string(), Sources::new()),
-            Some(file) => {
-                let (heads, sources) = Circuit::heads_in(file, model)?;
-                (heads, file.display().to_string(), sources)
-            }
-        };
-        Ok((heads_at(SiteKind::Pattern, &named, &by, &model.decoder.arch)?, sources))
     }
 }
 

@@ -109,18 +109,45 @@ impl Circuit {
         Ok((circuit, vec![source]))
     }
 
-    /// The heads of a file, where it must name some.
+    /// The heads that the parameter `head` names, or a circuit's file, which may name MLPs alone; all in layers that have this site of
+    /// theirs.
     ///
     /// # Errors
-    /// As [`Self::read`], and if it names no head.
-    pub fn heads_in(data: &Data, model: &Model) -> Result<(Vec<Head>, Sources), AnalysisError> {
-        let (circuit, sources) = Self::read(data, model)?;
-        match circuit.heads.is_empty() {
+    /// As [`Self::read`], and if the file names nothing or the model has not one of the heads.
+    pub(in crate::analyses) fn named(
+        kind: SiteKind,
+        given: &[Head],
+        file: Option<&Data>,
+        model: &Model,
+    ) -> Result<(Circuit, Sources), AnalysisError> {
+        let (circuit, named_by, sources) = match file {
+            None => {
+                let circuit = Circuit { heads: given.to_vec(), ..Circuit::default() };
+                (circuit, param("head").to_string(), Sources::new())
+            }
+            Some(data) => {
+                let (circuit, sources) = Self::read(data, model)?;
+                if circuit.mlps.is_empty() {
+                    circuit.with_heads(data)?;
+                }
+                (circuit, data.display().to_string(), sources)
+            }
+        };
+        heads_at(kind, &circuit.heads, &named_by, &model.decoder.arch)?;
+        Ok((circuit, sources))
+    }
+
+    /// The heads, of which the file must name some.
+    ///
+    /// # Errors
+    /// If it names none.
+    pub(in crate::analyses) fn with_heads(&self, data: &Data) -> Result<&[Head], AnalysisError> {
+        match self.heads.is_empty() {
             true => {
                 let why = "names no head; write one a line, as L16.H0, or name heads by themselves";
                 Err(AnalysisError::Bad(format!("{}: {why}", data.display())))
             }
-            false => Ok((circuit.heads, sources)),
+            false => Ok(&self.heads),
         }
     }
 
@@ -128,7 +155,7 @@ impl Circuit {
     /// otherwise.
     ///
     /// # Errors
-    /// As [`Self::heads_in`], and if the file says that no gate was found.
+    /// As [`Self::read`], and if the file says that no gate was found.
     pub(in crate::analyses) fn gate_in(
         data: &Data,
         model: &Model,
@@ -160,8 +187,7 @@ fn of_screen(value: serde_json::Value, name: &str, model: &Model) -> Result<Circ
 /// What a graph marks. A part that reads an edge and writes none does nothing in the circuit.
 fn of_graph(bytes: &[u8], name: &str, arch: &Arch) -> Result<Circuit, AnalysisError> {
     let bad = |why: String| AnalysisError::Bad(format!("{name}: {why}"));
-    let kv = GraphFile::kv_in(bytes).map_err(bad)?;
-    let edges = GraphFile::read(bytes, arch, kv).map_err(bad)?;
+    let edges = GraphFile::read(bytes, arch, None).map_err(bad)?;
     let marked: Vec<Writer> =
         edges.iter().filter(|(_, of)| of.in_graph == Some(true)).map(|(edge, _)| edge.writer).collect();
     let all = Graph::of(arch).n_edges();

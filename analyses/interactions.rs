@@ -111,7 +111,10 @@ impl Analysis for Interactions {
         let arch = &model.decoder.arch;
         let (mut named, of_circuit) = match &self.circuit {
             None => (heads_of(&self.heads, &param("heads").to_string(), arch)?, Sources::new()),
-            Some(file) => Circuit::heads_in(file, model)?,
+            Some(file) => {
+                let (circuit, sources) = Circuit::read(file, model)?;
+                (circuit.with_heads(file)?.to_vec(), sources)
+            }
         };
         named.sort_unstable();
         let n = if named.is_empty() { self.top as usize } else { named.len() };

@@ -30,7 +30,7 @@ pub(super) use tables::vocabulary_of;
 pub use tables::{ContrastRow, EffectRow, NeuronRow, SetRow};
 
 use super::halves::{Asked as AskedValue, Value};
-use super::heads::Head;
+use super::heads::{Circuit, Head};
 use super::inputs::layer_list;
 use super::metric::MetricArgs;
 use super::summary::Swap;
@@ -208,7 +208,7 @@ impl Analysis for Neurons {
             Some((neurons, sources)) => (Some(neurons), sources),
             None => (None, Vec::new()),
         };
-        let (circuit, of_circuit) = heads::named(&self.head, self.circuit.as_ref(), model)?;
+        let (circuit, of_circuit) = Circuit::named(SiteKind::Z, &self.head, self.circuit.as_ref(), model)?;
         let layers = self.layers(arch, chosen.as_deref(), &circuit.mlps)?;
         let heads = circuit.heads;
         let (words, notes) = words::read(&self.words, model)?;

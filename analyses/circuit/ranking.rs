@@ -64,7 +64,7 @@ fn from_graph(
 ) -> Result<Given, AnalysisError> {
     let (bytes, source) = read_input(graph)?;
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", graph.display()));
-    let file = GraphFile::read(&bytes, &model.decoder.arch, kv).map_err(bad)?;
+    let file = GraphFile::read(&bytes, &model.decoder.arch, Some(kv)).map_err(bad)?;
     sources.push(source);
     let number = numbers(edges);
     let marked: Vec<usize> =

@@ -88,27 +88,17 @@ impl GraphFile {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Whose keys and values a file's edges have.
-    ///
-    /// # Errors
-    /// A sentence that says why it is no graph.
-    pub fn kv_in(bytes: &[u8]) -> Result<Kv, String> {
-        Ok(Self::parse(bytes)?.cfg.kv())
-    }
-
-    fn parse(bytes: &[u8]) -> Result<GraphFile, String> {
-        serde_json::from_slice(bytes)
-            .map_err(|e| format!("is no graph as EAP-IG writes it ({{\"cfg\", \"nodes\", \"edges\"}}): {e}"))
-    }
-
-    /// Reads a file for a model: each of its edges, with its score and whether it is in the graph.
+    /// Reads a file for a model: each of its edges, with its score and whether it is in the graph. Without `kv` its keys and values are those
+    /// that it says.
     ///
     /// # Errors
     /// A sentence that says what is not sound: JSON, an edge's name, an edge that the model has not, keys and values of other heads than
     /// `kv` says where heads share them.
-    pub fn read(bytes: &[u8], arch: &Arch, kv: Kv) -> Result<Vec<(Edge, Scored)>, String> {
-        let file = Self::parse(bytes)?;
+    pub fn read(bytes: &[u8], arch: &Arch, kv: Option<Kv>) -> Result<Vec<(Edge, Scored)>, String> {
+        let file: GraphFile = serde_json::from_slice(bytes)
+            .map_err(|e| format!("is no graph as EAP-IG writes it ({{\"cfg\", \"nodes\", \"edges\"}}): {e}"))?;
         let of_file = file.cfg.kv();
+        let kv = kv.unwrap_or(of_file);
         if of_file != kv && arch.n_kv_heads != arch.n_heads {
             let has = match of_file {
                 Kv::Query => "tells keys and values apart by query head (`cfg.kv` is not `head`)",
@@ -150,7 +140,7 @@ mod tests {
         assert_eq!(value["edges"][&name]["in_graph"], true);
         assert_eq!(value["nodes"][edges[5].writer.to_string()]["in_graph"], true);
         assert_eq!(value["nodes"].as_object().unwrap().values().filter(|n| n["in_graph"] == true).count(), 2);
-        let back = GraphFile::read(&file.bytes(), &arch, Kv::Head).unwrap();
+        let back = GraphFile::read(&file.bytes(), &arch, Some(Kv::Head)).unwrap();
         assert_eq!(back.len(), edges.len());
         assert!(back.iter().filter(|(_, s)| s.in_graph == Some(true)).map(|(e, _)| *e).eq([edges[5]]));
         arch.n_kv_heads = 1;
@@ -162,17 +152,17 @@ mod tests {
             [("{}", Kv::Head, "`kv = query`"), (r#"{"kv": "head"}"#, Kv::Query, "`kv = head`")]
         {
             let text = format!(r#"{{"cfg": {of_file}, "edges": {{"m0->a1.h1<k>": {{}}}}}}"#);
-            let why = GraphFile::read(text.as_bytes(), &arch, kv).unwrap_err();
+            let why = GraphFile::read(text.as_bytes(), &arch, Some(kv)).unwrap_err();
             assert!(why.contains("share 1 KV heads") && why.contains(of_other), "{why}");
         }
         let by_query = br#"{"cfg": {"kv": "query"}, "edges": {"m0->a1.h1<k>": {}}}"#;
-        assert_eq!(GraphFile::read(by_query, &arch, Kv::Query).unwrap().len(), 1);
+        assert_eq!(GraphFile::read(by_query, &arch, Some(Kv::Query)).unwrap().len(), 1);
         for (wrong, part) in [
             ("{", "is no graph"),
             (r#"{"cfg": {"kv": "head"}, "edges": {"a0.h0->x": {}}}"#, "is no reader"),
             (r#"{"cfg": {"kv": "head"}, "edges": {"m1->m1": {}}}"#, "does not come after"),
         ] {
-            let why = GraphFile::read(wrong.as_bytes(), &arch, Kv::Head).unwrap_err();
+            let why = GraphFile::read(wrong.as_bytes(), &arch, Some(Kv::Head)).unwrap_err();
             assert!(why.contains(part), "{why}");
         }
     }

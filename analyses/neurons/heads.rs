@@ -1,8 +1,8 @@
 //! Heads that are silenced beside neurons: which, random ones to compare with, and their means.
 
 use super::{Asked, RANDOM_SETS, Silenced};
-use crate::analyses::heads::{Circuit, Head, by_layer, heads_at};
-use crate::analyses::inputs::{Sources, rows_read};
+use crate::analyses::heads::{Head, by_layer};
+use crate::analyses::inputs::rows_read;
 use crate::analyses::prelude::*;
 use crate::analyses::summary::RowMean;
 use crate::model::arch::Arch;
@@ -10,25 +10,6 @@ use crate::stats;
 use rand::seq::index::sample;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The heads that a parameter names, or a circuit's file, whose MLPs come with them.
-///
-/// # Errors
-/// If the file cannot be read or names nothing, or the model has not one of them.
-pub fn named(given: &[Head], file: Option<&Data>, model: &Model) -> Result<(Circuit, Sources), AnalysisError> {
-    let arch = &model.decoder.arch;
-    let Some(data) = file else {
-        let heads = heads_at(SiteKind::Z, given, &param("head").to_string(), arch)?;
-        return Ok((Circuit { heads, ..Circuit::default() }, Sources::new()));
-    };
-    let (circuit, sources) = Circuit::read(data, model)?;
-    let path = data.display().to_string();
-    if circuit.heads.is_empty() && circuit.mlps.is_empty() {
-        return Err(AnalysisError::Bad(format!("{path}: names no head; write one a line, as L16.H0")));
-    }
-    heads_at(SiteKind::Z, &circuit.heads, &path, arch)?;
-    Ok((circuit, sources))
-}
 
 /// Sets of random heads, as many of each layer as the chosen ones, that are none of these; each set once, so that there are fewer
 /// where few can be made. None where a layer has too few others.

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 /// The edges that a file of the demo says were built.
 pub(super) fn built(demo: &Demo, file: &str) -> BTreeSet<String> {
     let bytes = demo::file(file).expect(file);
-    let edges = GraphFile::read(bytes, &demo.model.decoder.arch, Kv::Head).expect("a graph of this model");
+    let edges = GraphFile::read(bytes, &demo.model.decoder.arch, Some(Kv::Head)).expect("a graph of this model");
     assert!(edges.iter().all(|(_, scored)| scored.in_graph == Some(true)), "{file}: all are in the graph");
     edges.into_iter().map(|(edge, _): (Edge, _)| edge.to_string()).collect()
 }
