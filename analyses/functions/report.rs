@@ -149,15 +149,18 @@ fn does_it(accuracy: &[AccuracyRow], summary: &[SummaryRow], dir: &Path) -> Sect
 }
 
 impl SummaryRow<'_> {
-    /// What the vector does: only what the intervals hold.
+    /// What the vector does: only what the intervals hold and, where there is one, the test. A few words that differ have an interval
+    /// beyond zero before they are beyond chance.
     pub fn verdict(&self) -> &'static str {
-        let [gain, over_random] = [self.gain_interval, self.over_random_interval].map(|ends| beyond_zero(ends, 0.0));
-        match (gain == Some(true), over_random == Some(true)) {
-            (true, true) => "does more than nothing and more than random heads",
-            (true, false) => "does more than nothing, but not more than random heads beyond chance",
-            (false, true) => "does more than random heads, but not more than nothing beyond chance",
-            (false, false) if gain == Some(false) => "does harm",
-            (false, false) => "does nothing beyond chance",
+        let gain = beyond_zero(self.gain_interval, 0.0);
+        let over_random = beyond_zero(self.over_random_interval, 0.0);
+        match (gain, over_random.filter(|_| self.p_value.is_some_and(|p| p < SIGNIFICANT))) {
+            (Some(true), Some(true)) => "does more than nothing and more than random heads",
+            (Some(true), _) => "does more than nothing, but not more than random heads beyond chance",
+            (Some(false), _) => "does harm",
+            (None, Some(true)) => "does more than random heads, but not more than nothing beyond chance",
+            (None, Some(false)) => "does nothing beyond chance, and less than random heads",
+            (None, None) => "does nothing beyond chance",
         }
     }
 }
@@ -232,4 +235,29 @@ fn words(items: &[ItemRow]) -> Option<Section> {
     });
     let caption = format!("The first words that were held out, in `{form}`: the rank of the output's first token");
     Some(Section::new("Word by word").table(caption, header, cells.collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_needs_the_interval_and_the_test() {
+        let said = |gain: (f64, f64), over: (f64, f64), p: f64| {
+            let (gain_interval, over_random_interval) = (Some(gain), Some(over));
+            SummaryRow { gain_interval, over_random_interval, p_value: Some(p), ..SummaryRow::default() }.verdict()
+        };
+        let (above, below, around) = ((0.02, 0.2), (-0.2, -0.02), (-0.1, 0.1));
+        assert_eq!(said(above, above, 0.001), "does more than nothing and more than random heads");
+        // Three words of forty: BCa's interval is above zero, the test is not under 0.05.
+        let not_beyond = "does more than nothing, but not more than random heads beyond chance";
+        assert_eq!(said(above, (0.005, 0.175), 0.249), not_beyond);
+        assert_eq!(said(above, around, 0.9), not_beyond);
+        assert_eq!(said(above, below, 0.001), not_beyond);
+        assert_eq!(said(around, above, 0.01), "does more than random heads, but not more than nothing beyond chance");
+        assert_eq!(said(around, below, 0.002), "does nothing beyond chance, and less than random heads");
+        assert_eq!(said(around, below, 0.3), "does nothing beyond chance");
+        assert_eq!(said(around, around, 0.3), "does nothing beyond chance");
+        assert_eq!(said(below, below, 0.001), "does harm");
+    }
 }

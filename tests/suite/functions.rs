@@ -74,3 +74,71 @@ fn vectors_of_another_width_and_words_without_room_are_refused() {
     refused(&["--shots", "2", "--natural", "X"], "--natural: `X` has no {input}");
     refused(&["--shots", "2", "--add", path.to_str().unwrap()], "the vector has 2 numbers, the model's stream 64");
 }
+
+/// A row of the committed tables: a share in percent, with its interval if it is asked for.
+fn percent(of: &Table, row: usize, with_interval: bool) -> String {
+    let value = |name: &str| (100.0 * of.floats(name).unwrap()[row].unwrap()).round();
+    let share = format!("{} %", value("accuracy"));
+    if with_interval { format!("{share} ({} to {})", value("ci_low"), value("ci_high")) } else { share }
+}
+
+/// What docs/inside.md says of twelve tasks in Qwen2.5-Coder-0.5B is what the committed tables say.
+#[test]
+fn what_is_written_of_tasks_in_a_model_is_what_its_tables_say() {
+    const FORM: &str = "Q: {input}\\nA:";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/inside.md")).unwrap();
+    let rows = page.lines().skip_while(|line| !line.starts_with("| task | after examples |")).skip(2);
+    let rows: Vec<Vec<&str>> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), 12);
+    for (i, row) in rows.iter().enumerate() {
+        let (name, words) = row[0].trim_end_matches(" words)").trim_end_matches(')').rsplit_once(" (").unwrap();
+        let folder = match name {
+            "English to French" => "english-french".to_string(),
+            // The first word names the folder: `languages of countries`.
+            _ if name.contains(" of ") => name.split(' ').next().unwrap().to_string(),
+            _ => name.replace(' ', "-"),
+        };
+        let dir = root.join("reports/functions-qwen2.5-coder-0.5b").join(&folder);
+        let read = |table: &str| Table::read_parquet(dir.join(format!("{table}.parquet"))).unwrap();
+        let (accuracy, summary) = (read("accuracy"), read("summary"));
+        let [form, vector, of_words] = ["form", "vector", "words"].map(|name| accuracy.strs(name).unwrap());
+        let examples = vector.iter().position(|v| *v == "examples").unwrap();
+        assert_eq!(row[1], percent(&accuracy, examples, false), "{name}, after examples");
+        // The layer is the one that is best for the words for training.
+        let once: Vec<usize> = (0..accuracy.rows())
+            .filter(|r| vector[*r] == "function" && form[*r] == FORM)
+            .filter(|r| accuracy.floats("coefficient").unwrap()[*r] == Some(1.0))
+            .collect();
+        let float = |name: &str, r: usize| accuracy.floats(name).unwrap()[r].unwrap();
+        let best = once.iter().filter(|r| of_words[**r] == "training").max_by(|a, b| {
+            let key = |r: usize| (float("accuracy", r), float("logprob_mean", r));
+            key(**a).partial_cmp(&key(**b)).unwrap()
+        });
+        let layer = |r: usize| accuracy.ints("layer").unwrap()[r];
+        let best = layer(*best.unwrap());
+        let held = once.iter().find(|r| of_words[**r] == "held out" && layer(**r) == best).unwrap();
+        assert_eq!(row[2], percent(&accuracy, *held, true), "{name}, once");
+        let chosen = summary.strs("form").unwrap().iter().position(|f| *f == FORM).unwrap();
+        let column = |name: &str| summary.floats(name).unwrap()[chosen].unwrap();
+        assert_eq!(summary.ints("n").unwrap()[chosen].to_string(), words, "{name}");
+        let times = match column("coefficient") {
+            1.0 => "no more than once",
+            2.0 => "twice",
+            _ => "four times",
+        };
+        match row[3] {
+            "no more than once" => assert_eq!(times, row[3], "{name}"),
+            said if said.ends_with("times") || said.ends_with("twice") => {
+                assert_eq!(said, format!("{}, {times}", percent(&summary, chosen, true)), "{name}");
+            }
+            said => assert_eq!(said, percent(&summary, chosen, true), "{name}"),
+        }
+        assert!(column("without") < 0.08 && column("random") < 0.08, "{name}");
+        let beyond = column("gain_ci_low") > 0.0 && column("over_random_ci_low") > 0.0 && column("p_value") < 0.05;
+        assert_eq!(beyond, i < 8, "{name} does more than nothing and more than random heads");
+    }
+}
