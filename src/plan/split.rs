@@ -102,8 +102,9 @@ impl Plan {
 
 impl Program<'_> {
     /// Cuts the plan into pieces that do not depend on each other, each of which costs at most `most` by `cost` (of a
-    /// prompt or fork), but for one whose runs cannot be parted. Readings do not depend on where a plan is cut.
-    pub fn split(&self, most: f64, cost: &dyn Fn(Run) -> f64) -> Vec<Piece> {
+    /// prompt or fork), but for one whose runs cannot be parted; none where the plan is one piece as it is. Readings do not depend on
+    /// where a plan is cut.
+    pub fn split(&self, most: f64, cost: &dyn Fn(Run) -> f64) -> Option<Vec<Piece>> {
         let mut costs: BTreeMap<usize, f64> = BTreeMap::new();
         for run in self.runs() {
             *costs.entry(self.sets[self.root(run)]).or_default() += cost(run);
@@ -118,7 +119,7 @@ impl Program<'_> {
             filled += cost;
             piece_of.insert(set, n - 1);
         }
-        self.plan.cut(n, |prompt| piece_of[&self.sets[prompt]])
+        (n > 1).then(|| self.plan.cut(n, |prompt| piece_of[&self.sets[prompt]]))
     }
 }
 
@@ -188,7 +189,7 @@ mod tests {
     fn runs_that_take_from_each_other_stay_together_and_nothing_is_lost() {
         let plan = three_pairs();
         let arch = tiny_arch();
-        let pieces = plan.compile(&arch).unwrap().split(4.0, &|_| 1.0);
+        let pieces = plan.compile(&arch).unwrap().split(4.0, &|_| 1.0).unwrap();
         assert_eq!(pieces.len(), 3);
         let mut readouts: Vec<usize> = pieces.iter().flat_map(|p| p.readouts.clone()).collect();
         readouts.sort_unstable();
@@ -242,8 +243,9 @@ mod tests {
     fn pieces_are_filled_as_far_as_they_may_cost() {
         let (plan, arch) = (three_pairs(), tiny_arch());
         let plan = plan.compile(&arch).unwrap();
-        assert_eq!(plan.split(1e9, &|_| 1.0).len(), 1);
-        assert_eq!(plan.split(8.0, &|_| 1.0).iter().map(|p| p.plan.prompts.len()).collect::<Vec<_>>(), [4, 2]);
-        assert_eq!(plan.split(0.0, &|_| 1.0).len(), 3);
+        assert!(plan.split(1e9, &|_| 1.0).is_none(), "it is one piece");
+        let pieces = |most: f64| plan.split(most, &|_| 1.0).unwrap();
+        assert_eq!(pieces(8.0).iter().map(|p| p.plan.prompts.len()).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(pieces(0.0).len(), 3);
     }
 }

@@ -21,7 +21,7 @@ pub use sample::Sampling;
 use super::{Options, RunError, Size};
 use crate::model::arch::Arch;
 use crate::model::decoder::{Angles, Decoder};
-use crate::plan::{Entropy, Plan, Run};
+use crate::plan::{Entropy, Plan, Program, Run};
 use std::collections::HashMap;
 
 /// Which runs of a plan go on, how far, and how their tokens are chosen.
@@ -109,7 +109,8 @@ pub fn generate(
     generation: &Generation,
     options: &Options,
 ) -> Result<Vec<Generated>, RunError> {
-    generate_samples(decoder, plan, generation, &samples(&generation.runs), options)
+    let program = plan.compile(&decoder.of(plan.kv).arch)?;
+    generate_samples(decoder, &program, generation, &samples(&generation.runs), options)
 }
 
 /// [`generate`] for a part of a longer list of runs: `samples` says how often each of them was listed before.
@@ -118,19 +119,19 @@ pub fn generate(
 /// As [`generate`].
 pub(crate) fn generate_samples(
     decoder: &Decoder,
-    plan: &Plan,
+    program: &Program,
     generation: &Generation,
     samples: &[u64],
     options: &Options,
 ) -> Result<Vec<Generated>, RunError> {
+    let plan = program.plan;
     let decoder = decoder.of(plan.kv);
-    let program = plan.compile(&decoder.arch)?;
     generation.check(plan, &decoder.arch)?;
     let lengths = plan.prompts.iter().map(|p| p.ids.len());
     let angles = Angles::reaching(decoder, lengths, generation.max_tokens)?;
     let mut found: Vec<Option<Generated>> = vec![None; generation.runs.len()];
-    let course = steps::Course { decoder, program: &program, generation, options, angles: &angles, samples };
-    for batch in batch::batches(&program, generation, options.budget) {
+    let course = steps::Course { decoder, program, generation, options, angles: &angles, samples };
+    for batch in batch::batches(program, generation, options.budget) {
         for (i, generated) in course.run(&batch)? {
             found[i] = Some(generated);
         }

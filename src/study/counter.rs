@@ -4,8 +4,8 @@ use super::progress::Work;
 use super::session::{Limits, Session, SessionError};
 use super::stand_ins::zeros;
 use crate::model::Model;
-use crate::plan::{Extent, Plan, Reading, Readings};
-use crate::run::{Cancel, Engine, Generated, Generation, Size, continued_alone, whole_and_prompts};
+use crate::plan::{Extent, Plan, Program, Reading, Readings};
+use crate::run::{Cancel, Engine, Generated, Generation, RunError, Size, continued_alone, whole_and_prompts};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -167,16 +167,20 @@ impl Counter {
         self.counted.take()
     }
 
+    fn compiled<'p>(&'p self, plan: &'p Plan) -> Result<Program<'p>, RunError> {
+        Ok(plan.compile(&self.model.decoder.of(plan.kv).arch)?)
+    }
+
     /// What a plan costs, by each engine.
-    fn sizes(&self, plan: &Plan) -> Result<Vec<Size>, SessionError> {
+    fn sizes(&self, program: &Program) -> Result<Vec<Size>, SessionError> {
         self.cancel.check()?;
-        let of = |engine: &Engine| Ok(Session::new(&self.model, *engine, self.seed).size(plan)?);
+        let of = |engine: &Engine| Ok(Session::new(&self.model, *engine, self.seed).size_of(program)?);
         self.engines.iter().map(of).collect()
     }
 
     /// Counts what a plan costs; gives the operations by the first engine.
-    fn count(&self, plan: &Plan) -> Result<f64, SessionError> {
-        let sizes = self.sizes(plan)?;
+    fn count(&self, program: &Program) -> Result<f64, SessionError> {
+        let (plan, sizes) = (program.plan, self.sizes(program)?);
         let flops = sizes.first().map_or(0.0, |size| size.flops);
         let mut counted = self.counted.borrow_mut();
         counted.extent.include(plan);
@@ -207,24 +211,26 @@ impl Runner for Counter {
     }
 
     fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
-        let flops = self.count(plan)?;
+        let program = self.compiled(plan)?;
+        let flops = self.count(&program)?;
         self.keep((flops / self.limits().flops).ceil().max(1.0) as usize);
-        let arch = &self.model.decoder.of(plan.kv).arch;
-        Ok(zeros(&plan.compile(arch).map_err(crate::run::RunError::from)?))
+        Ok(zeros(&program))
     }
 
     fn gather(&self, plans: &[Plan], _how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
-        plans.iter().try_for_each(|plan| self.count(plan).map(drop))?;
+        plans.iter().try_for_each(|plan| self.count(&self.compiled(plan)?).map(drop))?;
         self.keep(1);
         Ok(gatherer.finish())
     }
 
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
         // How long answers are is not known before: as long as they may be.
-        let first = |plan: &Plan| self.sizes(plan).map(|sizes| sizes.first().copied().unwrap_or_default());
+        let first = |plan: &Plan| {
+            Ok::<Size, SessionError>(self.sizes(&self.compiled(plan)?)?.first().copied().unwrap_or_default())
+        };
         let [whole, prompts] = whole_and_prompts(plan, generation, first)?;
         self.counted.borrow_mut().of_tokens += whole.flops - prompts.flops;
-        self.count(&continued_alone(plan, &generation.runs, generation.max_tokens))?;
+        self.count(&self.compiled(&continued_alone(plan, &generation.runs, generation.max_tokens))?)?;
         self.keep(generation.runs.len().div_ceil(self.limits().runs));
         Ok(vec![Generated { ids: Vec::new(), stopped: true }; generation.runs.len()])
     }
@@ -247,7 +253,7 @@ impl Runner for Counter {
     }
 
     fn name_part(&self, name: &str, plan: &dyn Fn() -> Plan) -> Result<(), SessionError> {
-        let sizes = self.sizes(&plan())?;
+        let sizes = self.sizes(&self.compiled(&plan())?)?;
         let parts = &mut self.counted.borrow_mut().parts;
         match parts.iter_mut().find(|(known, _)| known == name) {
             Some((_, total)) => total.iter_mut().zip(&sizes).for_each(|(total, size)| total.include(size)),

@@ -196,26 +196,44 @@ impl Session {
     /// As [`crate::run::run`]; and if a part cannot be kept or read.
     pub fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         let program = self.compiled(plan)?;
-        let digest = plan.digest();
-        self.count(plan, &digest, size(&program, self.engine));
+        let (digest, cost) = (plan.digest(), size(&program, self.engine));
+        self.count(plan, &digest, cost);
         self.next_plan();
         let number = self.next.replace(self.next.get() + 1);
         let extended = self.asked.extended(&program);
-        let pieces = match &extended {
-            Some(more) => self.pieces(&self.compiled(more)?),
-            None => self.pieces(&program),
-        };
         let mut found = Vec::with_capacity(plan.readouts.len());
-        for (place, piece) in pieces.iter().enumerate() {
-            let readings = self.piece(piece, number, lane(&digest, place))?;
-            for (i, reading) in piece.readouts.iter().zip(readings) {
-                match &extended {
-                    Some(more) if *i >= plan.readouts.len() => self.asked.take(more, *i, &reading),
-                    _ => found.push((*i, reading)),
-                }
-            }
+        let mut take = |i: usize, reading: Reading| match &extended {
+            Some(more) if i >= plan.readouts.len() => self.asked.take(more, i, &reading),
+            _ => found.push((i, reading)),
+        };
+        let all_asked = || {
             if extended.is_some() {
                 self.asked.completed().inspect(|scores| (self.scored)(scores));
+            }
+        };
+        // Compiling and naming a plan of small runs takes a while: a plan that is one piece is not cut, and done once.
+        let (program, digest_of_whole, cost) = match &extended {
+            None => (program, digest.clone(), cost),
+            Some(more) => {
+                let program = self.compiled(more)?;
+                let cost = size(&program, self.engine);
+                (program, more.digest(), cost)
+            }
+        };
+        match self.pieces(&program) {
+            None => {
+                let readings = self.piece((&program, cost), &digest_of_whole, number, lane(&digest, 0))?;
+                readings.into_iter().enumerate().for_each(|(i, reading)| take(i, reading));
+                all_asked();
+            }
+            Some(pieces) => {
+                for (place, Piece { plan, readouts }) in pieces.iter().enumerate() {
+                    let program = self.compiled(plan)?;
+                    let cost = size(&program, self.engine);
+                    let readings = self.piece((&program, cost), &plan.digest(), number, lane(&digest, place))?;
+                    readouts.iter().zip(readings).for_each(|(i, reading)| take(*i, reading));
+                    all_asked();
+                }
             }
         }
         // Every readout is in one piece.
@@ -266,7 +284,7 @@ impl Session {
     /// # Errors
     /// As [`generate`](crate::run::generate); and if a part cannot be kept or read.
     pub fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
-        self.compiled(plan)?;
+        let program = self.compiled(plan)?;
         self.next_plan();
         let (number, digest) = (self.next.replace(self.next.get() + 1), plan.digest());
         let (samples, at_once) = (samples(&generation.runs), self.limits.runs.max(1));
@@ -276,23 +294,29 @@ impl Session {
             let more = format!("{some:?} {samples:?}");
             let lane = Some(lane(&digest, place));
             let made = Made { plan, digest: &digest, number, more, lane };
-            generated.extend(self.generated(&made, &some, samples)?);
+            generated.extend(self.generated(&program, &made, &some, samples)?);
         }
         Ok(generated)
     }
 
     /// What some runs came to: what was kept, or new answers. `samples` says how often each run was listed before.
-    fn generated(&self, made: &Made, some: &Generation, samples: &[u64]) -> Result<Vec<Generated>, SessionError> {
+    fn generated(
+        &self,
+        program: &Program,
+        made: &Made,
+        some: &Generation,
+        samples: &[u64],
+    ) -> Result<Vec<Generated>, SessionError> {
         let (decoder, plan) = (self.model.decoder.of(made.plan.kv), made.plan);
         let expected = self.of_texts(plan, some)?;
         let watching = &self.progress;
         let progress = |told: Told| tell(watching, expected.told(told));
         let options = self.options(&progress);
-        let cost = |answers: &[Generated]| generation_size(plan, &decoder.arch, some, answers, options.budget);
+        let cost = |answers: &[Generated]| generation_size(program, some, answers, options.budget);
         let n = some.runs.len();
         let compute = || {
             self.cancel.check()?;
-            Ok(generate_samples(decoder, plan, some, samples, &options)?)
+            Ok(generate_samples(decoder, program, some, samples, &options)?)
         };
         let stand_in = |mut draw: Draw| draw.texts(n, decoder.arch.vocab);
         let found = self.part(made, n, compute, stand_in)?;
@@ -394,17 +418,24 @@ impl Session {
     /// # Errors
     /// If the plan does not make sense for the model.
     pub fn size(&self, plan: &Plan) -> Result<Size, RunError> {
-        let program = self.compiled(plan)?;
-        let mut whole = size(&program, self.engine);
-        if whole.resid_bytes as f64 > self.limits.bytes {
+        self.size_of(&self.compiled(plan)?)
+    }
+
+    /// As [`Session::size`], of a plan that is compiled.
+    pub(super) fn size_of(&self, program: &Program) -> Result<Size, RunError> {
+        let mut whole = size(program, self.engine);
+        if whole.resid_bytes as f64 > self.limits.bytes
+            && let Some(pieces) = self.pieces(program)
+        {
             let held = |piece: &Piece| Ok(size(&self.compiled(&piece.plan)?, self.engine).resid_bytes);
-            let held = self.pieces(&program).iter().map(held).collect::<Result<Vec<_>, RunError>>()?;
+            let held = pieces.iter().map(held).collect::<Result<Vec<_>, RunError>>()?;
             whole.resid_bytes = held.into_iter().max().unwrap_or(0);
         }
         Ok(whole)
     }
 
-    fn pieces(&self, program: &Program) -> Vec<Piece> {
+    /// The pieces that a plan is computed in; none where it is one.
+    fn pieces(&self, program: &Program) -> Option<Vec<Piece>> {
         let arch = &self.model.decoder.arch;
         // Rows times layers, and rows that are held, as a share of what a piece may have.
         let share = |rows: usize, held: usize| {
@@ -423,15 +454,19 @@ impl Session {
         }
     }
 
-    /// A piece's readings: those that were kept, or new ones. `number` is that of its plan.
-    fn piece(&self, piece: &Piece, number: usize, lane: u64) -> Result<Vec<Reading>, SessionError> {
-        let program = self.compiled(&piece.plan)?;
-        let cost = size(&program, self.engine);
-        let digest = piece.plan.digest();
-        let made = Made { plan: &piece.plan, digest: &digest, number, more: String::new(), lane: Some(lane) };
-        let compute = || Ok(self.computed(&program, cost)?.into_inner());
-        let stand_in = |mut draw: Draw| draw.readings(zeros(&program).into_inner());
-        let found = self.part(&made, piece.plan.readouts.len(), compute, stand_in)?;
+    /// The readings of a piece of this cost and digest: those that were kept, or new ones. `number` is that of its plan.
+    fn piece(
+        &self,
+        (program, cost): (&Program, Size),
+        digest: &str,
+        number: usize,
+        lane: u64,
+    ) -> Result<Vec<Reading>, SessionError> {
+        let plan = program.plan;
+        let made = Made { plan, digest, number, more: String::new(), lane: Some(lane) };
+        let compute = || Ok(self.computed(program, cost)?.into_inner());
+        let stand_in = |mut draw: Draw| draw.readings(zeros(program).into_inner());
+        let found = self.part(&made, plan.readouts.len(), compute, stand_in)?;
         Ok(found.told(|_| self.kept(Work { rows: cost.rows, flops: cost.flops, of_tokens: 0.0 })))
     }
 
@@ -532,7 +567,8 @@ mod tests {
             let limits = Limits { bytes: 5000.0, ..limits };
             let pieces = Session::new(&model, Engine::Wavefront, 0)
                 .limited(limits)
-                .pieces(&plan.compile(&model.decoder.arch).unwrap());
+                .pieces(&plan.compile(&model.decoder.arch).unwrap())
+                .unwrap();
             let arch = &model.decoder.arch;
             let held = |piece: &Piece| size(&piece.plan.compile(arch).unwrap(), Engine::Wavefront).resid_bytes;
             // A prompt has 8 rows of 48 numbers.

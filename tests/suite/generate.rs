@@ -531,7 +531,8 @@ fn the_size_of_a_generation_is_what_it_computed() {
             let stop = (0..160).step_by(2).collect();
             let generation = Generation { sampling: SAMPLED, stop, ..generation(runs.clone(), 7) };
             let found = generate(&model.decoder, &plan, &generation, &options).expect("generated");
-            let size = generation_size(&plan, arch, &generation, &found, budget).expect("a sound plan");
+            let program = plan.compile(arch).expect("a sound plan");
+            let size = generation_size(&program, &generation, &found, budget).expect("a sound plan");
             assert_eq!(counted.load(Ordering::Relaxed), size.rows, "{family}, budget {budget}");
             let (tokens, spared) = (tokens.into_inner(), spared.into_inner());
             assert!(tokens > 0 && spared > 0, "{family}: {tokens} and {spared}");

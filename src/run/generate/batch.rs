@@ -157,15 +157,14 @@ pub(super) fn excerpt(plan: &Plan, runs: &BTreeSet<Run>) -> (Plan, HashMap<Run, 
 /// # Errors
 /// If the plan does not make sense for the model.
 pub fn generation_size(
-    plan: &Plan,
-    arch: &Arch,
+    program: &Program,
     generation: &Generation,
     generated: &[Generated],
     budget: usize,
 ) -> Result<Size, RunError> {
-    let (program, mut total) = (plan.compile(arch)?, Size::default());
-    for batch in batches(&program, generation, budget) {
-        let prompts = size(&excerpt(plan, &batch.runs).0.compile(arch)?, Engine::Wavefront);
+    let (arch, mut total) = (program.arch, Size::default());
+    for batch in batches(program, generation, budget) {
+        let prompts = size(&excerpt(program.plan, &batch.runs).0.compile(arch)?, Engine::Wavefront);
         total.include(&Size { prompts: 0, forks: 0, ..prompts });
         // Samples of a run share the logits after its prompt.
         let mut unembedded = batch.members.iter().map(|i| generation.runs[*i]).collect::<BTreeSet<Run>>().len();
@@ -259,9 +258,10 @@ mod tests {
     fn a_generation_costs_the_tokens_that_came_of_it() {
         let (plan, [a, ..]) = plan();
         let arch = tiny_arch();
+        let program = plan.compile(&arch).unwrap();
         let came = |n: usize, stopped: bool| Generated { ids: vec![7; n], stopped };
         let rows = |generated: &[Generated]| {
-            generation_size(&plan, &arch, &generation(vec![a; generated.len()]), generated, usize::MAX).unwrap().rows
+            generation_size(&program, &generation(vec![a; generated.len()]), generated, usize::MAX).unwrap().rows
         };
         assert_eq!(rows(&[came(5, false)]), 4 * (10 + 4));
         assert_eq!(rows(&[came(5, false), came(2, true), came(0, true)]), 4 * (10 + 4 + 2));
