@@ -87,6 +87,22 @@ mod tests {
         assert!(found.high - found.low < 0.1, "{found:?}");
     }
 
+    /// The fifteen law schools of Efron and Tibshirani (1993, table 3.1), by the formula in plain Python.
+    #[test]
+    fn the_interval_of_a_known_correlation_is_that_of_another_program() {
+        let lsat = [576., 635., 558., 578., 666., 580., 555., 661., 651., 605., 653., 575., 545., 572., 594.];
+        let gpa = [3.39, 3.30, 2.81, 3.03, 3.44, 3.07, 3.00, 3.43, 3.36, 3.13, 3.12, 2.74, 2.76, 2.88, 2.96];
+        let items: Vec<(f64, f64)> = lsat.into_iter().zip(gpa).collect();
+        let correlation = |items: &[(f64, f64)]| {
+            let (a, b): (Vec<f64>, Vec<f64>) = items.iter().copied().unzip();
+            pearson(&a, &b)
+        };
+        assert!((correlation(&items).unwrap() - 0.776374491289407).abs() < 1e-12);
+        let found = jackknife_correlation(&items, correlation).unwrap();
+        assert!((found.low - 0.09077114306668721).abs() < 1e-9, "{found:?}");
+        assert!((found.high - 0.9626848976907507).abs() < 1e-9, "{found:?}");
+    }
+
     #[test]
     fn what_has_no_interval_is_none() {
         let r = |items: &[(f64, f64)]| {

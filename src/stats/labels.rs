@@ -76,9 +76,17 @@ mod tests {
     }
 
     #[test]
+    fn the_share_between_labels_is_that_of_an_analysis_of_variance() {
+        // Means of 2 and 26/3 about 16/3: 200/3 of a sum of squares of 310/3.
+        let found = label_test(&[1.0, 2.0, 3.0, 4.0, 10.0, 12.0], &[0, 0, 0, 1, 1, 1], 9, 0).unwrap();
+        assert!((found.between - 20.0 / 31.0).abs() < 1e-12, "{found:?}");
+    }
+
+    #[test]
     fn so_few_numbers_can_be_dealt_out_in_so_many_ways() {
         // Four numbers in two labels of two: 6 ways, of which two differ in the labels' names alone; 5 in 2 and 3: 10.
         assert!((least_p(&[2, 2]) - 1.0 / 3.0).abs() < 1e-12 && (least_p(&[2, 0, 3]) - 0.1).abs() < 1e-12);
+        assert!((least_p(&[0, 2, 0, 3]) - 0.1).abs() < 1e-12, "labels that nothing has are none");
         assert!((label_test(&[1.0, 2.0, 3.0, 4.0], &[0, 0, 1, 1], 99, 0).unwrap().least_p - 1.0 / 3.0).abs() < 1e-12);
         let many: Vec<f64> = (0..30).map(f64::from).collect();
         assert_eq!(label_test(&many, &(0..30).map(|i| i % 3).collect::<Vec<_>>(), 99, 0).unwrap().least_p, 0.01);

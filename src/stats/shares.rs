@@ -229,6 +229,20 @@ mod tests {
         assert_eq!(counts.difference(), Some(0.1));
     }
 
+    /// By Newcombe's formulas in plain Python.
+    #[test]
+    fn the_interval_of_a_paired_difference_is_that_of_another_program() {
+        let known = [
+            ((30, 5, 10, 15), (-0.0448155153026574, 0.20707273024949308)),
+            ((3, 12, 14, 2), (-0.24542578721549746, 0.36143014001112395)),
+            ((10, 0, 0, 0), (-0.27753279986288926, 0.27753279986288926)),
+        ];
+        for ((both, only_first, only_second, neither), (low, high)) in known {
+            let found = PairedCounts { both, only_first, only_second, neither }.interval().unwrap();
+            assert!((found.low - low).abs() < 1e-9 && (found.high - high).abs() < 1e-9, "{found:?} is {low} to {high}");
+        }
+    }
+
     #[test]
     fn the_chance_of_an_overlap_is_the_hypergeometric_tail() {
         assert_eq!(overlap_p(10, 2, 2, 0), Some(1.0));
