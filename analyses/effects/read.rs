@@ -533,6 +533,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_run_and_what_was_only_estimated_is_told() {
+        let table = table_of(&|| {
+            let of = |head, effects: &[f64]| measured(head, "necessity", effects, &[3.0, 3.0, 3.0]);
+            vec![of(0, &[1.0, 2.0, 1.5]), of(1, &[])]
+        });
+        let heads = read::<Exchange>(&table).unwrap();
+        let finding = heads.finding("necessity", "It", "pair");
+        assert!(finding.contains("(1 of them was run, the others estimated)"), "{finding}");
+        let all = table_of(&|| vec![measured(0, "necessity", &[1.0, 2.0, 1.5], &[])]);
+        let finding = read::<Exchange>(&all).unwrap().finding("necessity", "It", "pair");
+        assert!(!finding.contains("estimated"), "{finding}");
+    }
+
+    #[test]
+    fn a_place_is_a_word_a_position_or_a_span() {
+        let table = table_of(&|| vec![measured(0, "necessity", &[1.0, 2.0], &[])]);
+        let mut heads = read::<Exchange>(&table).unwrap();
+        let mut place = |position: &str| {
+            heads.position = position.into();
+            heads.place()
+        };
+        let words = ["last", "all", "-2", "S2"].map(&mut place);
+        assert_eq!(words, ["last position", "all positions", "position -2", "span S2"]);
+    }
+
+    #[test]
     fn whole_sites_that_were_only_estimated_are_a_curve_of_their_own() {
         let site = |layer, effects: &[f64]| Measured {
             unit: Unit { site: SiteKind::ResidPre.at(layer), head: None },

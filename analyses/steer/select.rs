@@ -324,3 +324,26 @@ pub(super) fn section(selection: &Table, dir: &Path) -> Result<Section, Analysis
     let section = Section::new("Selection").paragraph(text).figure(dir.join("selection.png"), caption, alt);
     Ok(section.block(Block::Table(block)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_must_bring_the_behaviour_and_change_little() {
+        let candidate = Candidate { site: SiteKind::ResidPre.at(0), position: -1 };
+        let allowed = |induced, kl| Tried { candidate, ablated: None, induced, kl }.allowed();
+        assert!(allowed(Some(0.01), Some(0.1)));
+        assert!(!allowed(Some(0.01), Some(0.101)), "more than 0.1 nats is too much");
+        assert!(!allowed(Some(0.0), Some(0.0)), "a metric of 0 is none of the behaviour");
+        assert!(!allowed(Some(0.01), None) && !allowed(None, Some(0.0)));
+    }
+
+    #[test]
+    fn candidates_are_before_the_last_fifth_of_the_layers() {
+        let layers = |n: usize| sites(n).iter().map(|site| site.layer).collect::<Vec<_>>();
+        assert_eq!((layers(5), layers(10).len(), layers(4)), (vec![0, 1, 2, 3], 8, vec![0, 1, 2, 3]));
+        let found: Vec<(usize, i64)> = candidates(2, 2).iter().map(|c| (c.site.layer, c.position)).collect();
+        assert_eq!(found, [(0, -2), (0, -1), (1, -2), (1, -1)]);
+    }
+}

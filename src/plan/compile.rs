@@ -517,3 +517,27 @@ fn others(all: impl Iterator<Item = Writer>, but: &[Writer]) -> Vec<Writer> {
     let mut but = but.iter().peekable();
     all.filter(|writer| but.next_if_eq(&writer).is_none()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::tests::tiny_arch;
+
+    #[test]
+    fn a_gradient_is_not_read_before_edges_that_a_run_takes() {
+        let asked = |site: Site| {
+            let mut plan = Plan::default();
+            let [own, donor] = [3, 4].map(|id| plan.prompt("p", vec![id; 4]));
+            let edges = EdgeSet::from(vec!["m0->m1".parse().unwrap()]);
+            let exchange = Exchange { donor, edges, positions: Positions::Last, alignment: Alignment::Same };
+            let fork = plan.exchange(own, exchange);
+            let metric = Metric::logit_difference(vec![1], vec![2]);
+            plan.read(fork, Gradient { metric, site, positions: Positions::Last, part: Part::All });
+            plan.check(&tiny_arch())
+        };
+        let refused = asked(SiteKind::MlpOut.at(0)).unwrap_err().to_string();
+        assert!(refused.contains("take edges after the site"), "{refused}");
+        asked(SiteKind::MlpIn.at(1)).unwrap();
+        asked(SiteKind::ResidPost.at(1)).unwrap();
+    }
+}

@@ -359,3 +359,16 @@ fn quantile(numbers: &mut [f64], p: f64) -> f64 {
     let above = more.iter().copied().min_by(f64::total_cmp).unwrap_or(*below);
     *below + (at - at.floor()) * (above - *below)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_the_pole_of_its_transformation_an_end_is_the_outermost_resample() {
+        assert_eq!(moved(0.975, 0.9, 1.0), 1.0);
+        assert_eq!(moved(0.025, 0.1, -1.0), 0.0);
+        // Without bias and acceleration it is the nominal one.
+        assert!((moved(0.025, 0.5, 0.0) - 0.025).abs() < 1e-9);
+    }
+}
