@@ -126,7 +126,11 @@ def judged(tree, binaries, tests, mutation, most):
         return "unreached", 0
     tests = sorted(tests)
     while at < len(tests):
-        chunk, at, size = tests[at:at + size], at + size, min(3 * size, 100)
+        # A few seconds' worth, so that a mutation that nothing notices does not wait for all slow tests at once.
+        n = 1
+        while n < min(size, len(tests) - at) and sum(s for s, _, _ in tests[at:at + n + 1]) < 3:
+            n += 1
+        chunk, at, size = tests[at:at + n], at + n, min(3 * size, 100)
         for which, binary in binaries.items():
             names = [name for _, w, name in chunk if w == which]
             if names:

@@ -51,7 +51,7 @@ pub fn neg<T: Neg<Output = T>>(id: usize, x: T) -> T {
 }
 
 macro_rules! comparison {
-    ($($name:ident: $Trait:ident, $is:tt, $($to:tt)*;)*) => {
+    ($($name:ident: $Trait:ident, $is:tt [$($to:tt)*];)*) => {
         $(
             pub fn $name<A: $Trait<B> + ?Sized, B: ?Sized>(id: usize, a: &A, b: &B) -> bool {
                 let others: &[fn(&A, &B) -> bool] = &[$(|a, b| a $to b),*];
@@ -65,12 +65,12 @@ macro_rules! comparison {
 }
 
 comparison! {
-    lt: PartialOrd, <, == > <=;
-    gt: PartialOrd, >, == < >=;
-    le: PartialOrd, <=, >;
-    ge: PartialOrd, >=, <;
-    eq: PartialEq, ==, !=;
-    ne: PartialEq, !=, ==;
+    lt: PartialOrd, < [== > <=];
+    gt: PartialOrd, > [== < >=];
+    le: PartialOrd, <= [>];
+    ge: PartialOrd, >= [<];
+    eq: PartialEq, == [!=];
+    ne: PartialEq, != [==];
 }
 
 macro_rules! arithmetic {
