@@ -157,7 +157,7 @@ impl Counter {
         Counter { model: model.clone(), seed, engines, cancel: Cancel::default(), counted, beside: false }
     }
 
-    /// Stops with [`RunError::Cancelled`](crate::run::RunError::Cancelled) before the next plan, once the handle says so.
+    /// Stops with [`RunError::Cancelled`] before the next plan, once the handle says so.
     pub fn cancelled_by(self, cancel: Cancel) -> Self {
         Counter { cancel, ..self }
     }
