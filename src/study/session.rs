@@ -212,17 +212,17 @@ impl Session {
             }
         };
         // Compiling and naming a plan of small runs takes a while: a plan that is one piece is not cut, and done once.
-        let (program, digest_of_whole, cost) = match &extended {
-            None => (program, digest.clone(), cost),
-            Some(more) => {
-                let program = self.compiled(more)?;
-                let cost = size(&program, self.engine);
-                (program, more.digest(), cost)
-            }
+        let program = match &extended {
+            None => program,
+            Some(more) => self.compiled(more)?,
         };
         match self.pieces(&program) {
             None => {
-                let readings = self.piece((&program, cost), &digest_of_whole, number, lane(&digest, 0))?;
+                let (cost, name) = match &extended {
+                    None => (cost, digest.clone()),
+                    Some(more) => (size(&program, self.engine), more.digest()),
+                };
+                let readings = self.piece((&program, cost), &name, number, lane(&digest, 0))?;
                 readings.into_iter().enumerate().for_each(|(i, reading)| take(i, reading));
                 all_asked();
             }
